@@ -1,0 +1,58 @@
+"""What the benchmarks share: a table to read, and figures to keep with their date, machine and versions."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as lines with columns of one width: the first to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]).rstrip() for cells in rows
+    )
+
+
+def save(name: str, figures: dict[str, object]) -> None:
+    """Keep the figures as `results/<name>.json`, over those of the last time: history is git's."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({**circumstances(), **figures}, indent=2) + "\n", encoding="utf-8")
+    print(f"saved as {path}")
+
+
+def circumstances() -> dict[str, object]:
+    """When, on what machine and with what versions the figures were taken."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "system": f"{platform.system()} {platform.release()}",
+            "processor": processor(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        },
+        "versions": {"python": sys.version, "fanmap": version("fanmap"), "cloudpickle": version("cloudpickle")},
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; none if it is imported from a tree that is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """The processor's name for people, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo") as info:
+            return next(line.partition(":")[2].strip() for line in info if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()

@@ -1,0 +1,50 @@
+//! A doorbell: an eventfd that one side rings and the other waits for, through [`crate::poll`].
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::io::Errno;
+
+/// A doorbell. It counts rings; [`Bell::hush`] takes them all.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// A silent bell. Its descriptor is closed in programs that are executed.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+    }
+
+    /// The bell behind a descriptor that another process passed.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
+    /// Rings. A bell whose counter is full is ringing already.
+    pub fn ring(&self) {
+        loop {
+            match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes all rings: the bell is silent until the next one.
+    pub fn hush(&self) {
+        loop {
+            match rustix::io::read(&self.0, &mut [0; 8]) {
+                Err(Errno::INTR) => {}
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,50 @@
+//! The operating system beneath [`fanmap`](https://docs.rs/fanmap): the only crate of the project that talks to it.
+//!
+//! Everything here is mechanism: it knows nothing of tasks' functions, of pools or of Python. In order, each file knowing
+//! only those before it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`sync`] | the atomics, real or loom's |
+//! | [`ring`] | a byte stream between one producer and one consumer, over borrowed memory |
+//! | [`flag`] | the sleep and wake-up handshake |
+//! | [`word`] | the state word of one task |
+//! | [`clock`], [`event`] | deadlines; a wait that returns when a signal arrives |
+//! | [`signals`] | engine threads take no signals |
+//! | [`bell`], [`poll`] | eventfd; waiting for several descriptors |
+//! | [`segment`] | sealed anonymous shared memory |
+//! | [`link`] | one worker's segment: two rings, their flags and the state words |
+//! | [`socket`] | messages with descriptors |
+//! | [`process`] | starting, watching and ending processes |
+//!
+//! `ring`, `flag` and `word` are algorithms over memory that somebody lends them, so loom checks what runs. Only Linux is
+//! there today; another system is another set of the files below `word`.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod flag;
+pub mod ring;
+pub mod sync;
+pub mod word;
+
+#[cfg(not(loom))]
+pub mod bell;
+#[cfg(not(loom))]
+pub mod clock;
+#[cfg(not(loom))]
+pub mod event;
+#[cfg(not(loom))]
+pub mod link;
+#[cfg(not(loom))]
+pub mod poll;
+#[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
+pub mod segment;
+#[cfg(not(loom))]
+pub mod signals;
+#[cfg(not(loom))]
+pub mod socket;
+
+#[cfg(all(test, loom))]
+mod models;

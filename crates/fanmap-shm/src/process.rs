@@ -1,0 +1,143 @@
+//! Starting, watching and ending processes.
+//!
+//! A process is watched through a pidfd: a descriptor that becomes readable when the process ends and that can never come
+//! to mean another process, as a number can.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+use crate::socket::Socket;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By exiting with a code.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// A process, by a descriptor that means it and no other.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// A child of this process (or, racing with its end, of another one: see [`Process::from_fd`]).
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pidfd = rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd })
+    }
+
+    /// The process behind a pidfd that its parent passed.
+    #[must_use]
+    pub fn from_fd(pid: u32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Ends it at once (SIGKILL). Ending one that has ended is no error.
+    pub fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    /// Asks it to end (SIGTERM).
+    pub fn terminate(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
+    }
+
+    /// Takes the exit status of a child of this process that has ended, so that no zombie is left. `None` if it runs, or
+    /// if somebody else took the status first.
+    #[must_use]
+    pub fn reap(&self) -> Option<Ended> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Some(Ended::Code(code)),
+            (_, Some(signal)) => Some(Ended::Signal(signal)),
+            _ => None,
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Starts `command` with one end of a control socket as its standard input; returns the other end.
+///
+/// A standard stream is the one descriptor that a program started in a process of many threads can be given safely: all
+/// others are closed on exec. The started program takes it with [`adopt_control_socket`].
+pub fn spawn(mut command: Command) -> io::Result<(Process, Socket)> {
+    let (ours, theirs) = Socket::pair()?;
+    let child = command.stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    Ok((Process::open(child.id())?, ours))
+}
+
+/// In a process that [`spawn`] started: takes the control socket, and leaves an empty standard input in its place.
+pub fn adopt_control_socket() -> io::Result<Socket> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    empty_stdin()?;
+    Ok(Socket::from_fd(socket))
+}
+
+/// Makes standard input an empty file, as every pool of workers does: two processes cannot share a keyboard.
+pub fn empty_stdin() -> io::Result<()> {
+    let null = std::fs::File::open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdin(null)?)
+}
+
+/// From here on this process is killed when the thread that started it ends. `parent` is the process that it was started
+/// by; if that has ended already, this process is an orphan and must exit at once: false.
+pub fn die_with_parent(parent: u32) -> io::Result<bool> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get() as u32);
+    Ok(now == Some(parent))
+}
+
+fn to_pid(pid: u32) -> io::Result<Pid> {
+    i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::poll::{self, Ready};
+    use crate::socket::Received;
+
+    #[test]
+    fn a_child_is_watched_and_reaped_by_its_descriptor() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "exit 7"]);
+        let (process, _socket) = spawn(command).unwrap();
+        assert_eq!(poll::wait(&[process.as_fd()], None).unwrap(), Ready::Some(vec![0]));
+        assert_eq!(process.reap(), Some(Ended::Code(7)));
+        assert_eq!(process.reap(), None);
+    }
+
+    #[test]
+    fn a_killed_child_says_so_and_closes_its_socket() {
+        let mut command = Command::new("/bin/cat");
+        command.stdout(Stdio::null());
+        let (process, socket) = spawn(command).unwrap();
+        process.kill();
+        assert_eq!(poll::wait(&[process.as_fd()], None).unwrap(), Ready::Some(vec![0]));
+        assert_eq!(process.reap(), Some(Ended::Signal(9)));
+        assert!(matches!(socket.receive().unwrap(), Received::Closed));
+    }
+}

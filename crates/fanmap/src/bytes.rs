@@ -1,0 +1,16 @@
+//! The process pool in bytes, for bindings to other languages.
+//!
+//! [`Pool`] moves functions, arguments and results as bytes between a parent and its supervised workers; a [`Handler`] in
+//! the worker gives them meaning. [`ProcessPool`](crate::ProcessPool) is built on it, with functions registered by name and
+//! values encoded by serde; the Python package is built on it, with pickle.
+//!
+//! A worker is a program that calls [`accept`] and [`serve`], or a child that a [`Template`] forked.
+
+pub use crate::config::ProcessConfig;
+pub use crate::supervisor::job::{Broken, End, Function, Sink};
+pub use crate::supervisor::launcher::{MakeCommand, Start};
+pub use crate::supervisor::{Pool, Ticket};
+pub use crate::transport::control::Invitation;
+pub use crate::worker::{Handler, Left, Request, Template, accept, serve};
+pub use fanmap_shm::process::{Process, empty_stdin};
+pub use fanmap_shm::socket::Socket;

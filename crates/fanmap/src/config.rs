@@ -1,0 +1,80 @@
+//! What was asked of a pool, checked once and then passed on as a plain value.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// What every pool is asked for: a number of workers.
+///
+/// Both pools refuse the same numbers with the same words, so the check lives here.
+pub(crate) fn check_workers(workers: usize) -> Result<usize, Error> {
+    if workers == 0 {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "the number of workers must be at least 1, not 0",
+        ));
+    }
+    Ok(workers)
+}
+
+/// What was asked of a pool of threads.
+#[derive(Clone, Debug)]
+pub(crate) struct ThreadConfig {
+    /// The most threads there may be at a time, at least 1.
+    pub(crate) workers: usize,
+    /// What the threads' names begin with.
+    pub(crate) name: String,
+    /// How long a thread waits for work before it ends; `None`: until the pool closes.
+    pub(crate) idle: Option<Duration>,
+}
+
+impl ThreadConfig {
+    /// The same, if a pool can be made of it.
+    pub(crate) fn checked(self) -> Result<Self, Error> {
+        check_workers(self.workers)?;
+        // A worker that gives up at once could be gone before the job it was started for is queued, again and again.
+        if self.idle == Some(Duration::ZERO) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the idle time must be longer than nothing",
+            ));
+        }
+        Ok(self)
+    }
+}
+
+/// What is asked of a pool of processes.
+#[derive(Clone, Debug)]
+pub struct ProcessConfig {
+    /// The most worker processes there may be at a time, at least 1. Default: the cores this process may use.
+    pub workers: usize,
+    /// After how many tasks a worker is replaced by a fresh one, at least 1; `None` (the default): never.
+    pub max_tasks: Option<u64>,
+    /// How long an idle pool keeps its processes; they are started again when needed. `None` (the default): until it
+    /// closes.
+    pub idle: Option<Duration>,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> Self {
+        Self {
+            workers: crate::cpus::available(),
+            max_tasks: None,
+            idle: None,
+        }
+    }
+}
+
+impl ProcessConfig {
+    /// The same, if a pool can be made of it.
+    pub(crate) fn checked(self) -> Result<Self, Error> {
+        check_workers(self.workers)?;
+        if self.max_tasks == Some(0) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "the number of tasks of a worker must be at least 1, not 0",
+            ));
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,107 @@
+//! The one error type of the crate.
+//!
+//! Every fallible call returns [`Error`]; [`Error::kind`] tells what kind of thing happened, the message says what, to
+//! which item where there is one, and what to do.
+
+use std::fmt;
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument cannot be used as it is.
+    InvalidInput,
+    /// The executor has been shut down and takes no more tasks.
+    Closed,
+    /// The executor cannot go on: its workers cannot live.
+    Broken,
+    /// The task's function panicked.
+    Panicked,
+    /// The task was cancelled before it ran.
+    Cancelled,
+    /// The wait ran out of time; the task goes on.
+    Timeout,
+    /// The task ran out of time and was ended.
+    TaskTimeout,
+    /// The worker that ran the task ended before the task did.
+    WorkerLost,
+    /// A signal arrived while waiting.
+    Interrupted,
+    /// An argument or a result could not be encoded or decoded.
+    Codec,
+    /// The operating system refused something.
+    Os,
+}
+
+/// An error of this crate: a [`kind`](Error::kind) and a sentence.
+///
+/// ```
+/// let error = fanmap::ThreadPool::new(0).unwrap_err();
+/// assert_eq!(error.kind(), fanmap::ErrorKind::InvalidInput);
+/// assert!(error.to_string().contains("at least 1"));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    item: Option<u64>,
+}
+
+impl Error {
+    /// An error of `kind` that says `message`: for who brings the crate something that can fail.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            item: None,
+        }
+    }
+
+    /// An operating system's refusal, with what was being done.
+    pub(crate) fn os(doing: &str, cause: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Os, format!("could not {doing}: {cause}"))
+    }
+
+    /// The same error, naming the item (its index in the input) that it happened to.
+    #[must_use]
+    pub(crate) fn at_item(mut self, index: u64) -> Self {
+        self.item = Some(index);
+        self
+    }
+
+    /// What kind of thing went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The index of the item in the input of a map, if the error belongs to one.
+    #[must_use]
+    pub fn item(&self) -> Option<u64> {
+        self.item
+    }
+
+    /// The sentence, without the item.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.item {
+            Some(index) => write!(f, "item {index}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+impl std::error::Error for Error {}

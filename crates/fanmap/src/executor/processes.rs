@@ -1,0 +1,277 @@
+//! A pool of worker processes that run registered functions.
+
+use std::any::type_name;
+use std::collections::HashMap;
+use std::fmt;
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::ProcessConfig;
+use crate::error::{Error, ErrorKind};
+use crate::future::{Control, Future, Promise, controlled_promise};
+use crate::outcome::Outcome;
+use crate::queue::{Joined, Pending};
+use crate::registry::{self, Raised};
+use crate::supervisor::job::{End, Function, Sink};
+use crate::supervisor::launcher::Start;
+use crate::supervisor::{Pool, Ticket};
+
+/// A pool of supervised worker processes.
+///
+/// The workers are this same program, started again: [`init`](crate::init) must be the first line of `main`, and functions
+/// must be [`register!`](crate::register)ed. A task that crashes its process fails alone, with
+/// [`WorkerLost`](ErrorKind::WorkerLost); the worker is replaced and everything else goes on.
+///
+/// Dropping the pool finishes what was submitted and does not wait for it.
+///
+/// ```
+/// use fanmap::ProcessPool;
+///
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+/// fanmap::register!(square);
+///
+/// fn main() -> Result<(), fanmap::Error> {
+///     fanmap::init();
+///     let pool = ProcessPool::new(2)?;
+///     assert_eq!(pool.submit(square, 7)?.wait()?, 49);
+///     let squares: Vec<u64> = pool.map(1..=4, square)?.collect::<Result<_, _>>()?;
+///     assert_eq!(squares, [1, 4, 9, 16]);
+///     Ok(())
+/// }
+/// ```
+pub struct ProcessPool {
+    core: Arc<Core>,
+}
+
+/// How a [`ProcessPool`] is made: see [`ProcessPool::builder`].
+#[derive(Debug, Default)]
+pub struct ProcessPoolBuilder {
+    config: ProcessConfig,
+    args: Vec<String>,
+}
+
+impl ProcessPoolBuilder {
+    /// How many worker processes there may be at a time. Default: [`cpus::available`](crate::cpus::available).
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.config.workers = workers;
+        self
+    }
+
+    /// After how many tasks a worker is replaced by a fresh one. Default: never.
+    #[must_use]
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.config.max_tasks = Some(tasks);
+        self
+    }
+
+    /// How long the processes are kept without work; they are started again when needed. Default: until the pool closes.
+    #[must_use]
+    pub fn idle(mut self, time: Duration) -> Self {
+        self.config.idle = Some(time);
+        self
+    }
+
+    /// The arguments that the program is started with as a worker. Default: none.
+    #[must_use]
+    pub fn worker_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Makes the pool. No process is started before the first task.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a number that must be at least 1 and is not, [`Os`](ErrorKind::Os) if
+    /// the program cannot find itself.
+    pub fn build(self) -> Result<ProcessPool, Error> {
+        let program = std::env::current_exe().map_err(|cause| Error::os("find this program's own file", cause))?;
+        let args = self.args;
+        let command = move || {
+            let mut command = Command::new(&program);
+            command
+                .args(&args)
+                .env(registry::WORKER_VARIABLE, std::process::id().to_string());
+            command
+        };
+        let pool = Pool::new(self.config, Start::Direct(Box::new(command)))?;
+        Ok(ProcessPool {
+            core: Arc::new(Core {
+                pool,
+                functions: Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl ProcessPool {
+    /// A pool of so many worker processes.
+    ///
+    /// # Errors
+    /// As [`ProcessPoolBuilder::build`].
+    pub fn new(workers: usize) -> Result<Self, Error> {
+        Self::builder().workers(workers).build()
+    }
+
+    /// A pool of another make.
+    ///
+    /// ```
+    /// let pool = fanmap::ProcessPool::builder().workers(2).max_tasks_per_worker(100).build()?;
+    /// assert_eq!(pool.max_workers(), 2);
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
+    #[must_use]
+    pub fn builder() -> ProcessPoolBuilder {
+        ProcessPoolBuilder::default()
+    }
+
+    /// Calls a registered function on an argument in a worker process.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if the function is not registered, [`Codec`](ErrorKind::Codec) if the
+    /// argument cannot be encoded, [`Closed`](ErrorKind::Closed), [`Broken`](ErrorKind::Broken).
+    pub fn submit<F, A, R>(&self, function: F, argument: A) -> Result<Future<R>, Error>
+    where
+        F: Fn(A) -> R,
+        A: Serialize,
+        R: DeserializeOwned + Send + 'static,
+    {
+        let remote = Arc::new(Remote::default());
+        let (promise, future) = controlled_promise(Arc::clone(&remote) as Arc<dyn Control>);
+        let sink = Arc::new(Deliver(Mutex::new(Some(promise))));
+        let name = self.core.function_of(&function)?;
+        let ticket = self.core.pool.submit(&name, encode(&argument)?, sink, 0)?;
+        // Nobody else has the future yet, so nobody has asked for the ticket.
+        let _ = remote.0.set(ticket);
+        Ok(future)
+    }
+
+    /// Takes no more tasks; what was submitted is finished, or cancelled as far as it has not started.
+    pub fn close(&self, pending: Pending) {
+        self.core.pool.close(pending);
+    }
+
+    /// After [`close`](ProcessPool::close): waits until no process of the pool is left.
+    pub fn join(&self, deadline: Option<Instant>) -> Joined {
+        self.core.pool.join(deadline)
+    }
+
+    /// The process ids of the workers that run now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<u32> {
+        self.core.pool.workers()
+    }
+
+    /// How many worker processes there may be.
+    #[must_use]
+    pub fn max_workers(&self) -> usize {
+        self.core.pool.max_workers()
+    }
+
+    /// What a map keeps of the pool.
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+}
+
+impl fmt::Debug for ProcessPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProcessPool({} workers)", self.max_workers())
+    }
+}
+
+impl Drop for ProcessPool {
+    fn drop(&mut self) {
+        self.close(Pending::Finish);
+    }
+}
+
+/// A pool, with the functions it was given by their names.
+pub(crate) struct Core {
+    pub(crate) pool: Pool,
+    functions: Mutex<HashMap<&'static str, Arc<Function>>>,
+}
+
+impl Core {
+    /// What workers know `function` by.
+    pub(crate) fn function_of<F>(&self, _function: &F) -> Result<Arc<Function>, Error> {
+        let name = type_name::<F>();
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(Arc::clone(function));
+        }
+        if !registry::is_registered(name) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("`{name}` is not registered: add `fanmap::register!(...)` for it at module level"),
+            ));
+        }
+        let function = self.pool.function(name.as_bytes().to_vec())?;
+        functions.insert(name, Arc::clone(&function));
+        Ok(function)
+    }
+}
+
+/// An argument as it travels.
+pub(crate) fn encode<A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
+    postcard::to_allocvec(argument).map_err(|why| {
+        Error::new(
+            ErrorKind::Codec,
+            format!("the task's argument could not be encoded: {why}"),
+        )
+    })
+}
+
+/// What became of a task, decoded.
+pub(crate) fn decode<R: DeserializeOwned>(end: End) -> Result<Outcome<R>, Error> {
+    let codec = |why| {
+        Error::new(
+            ErrorKind::Codec,
+            format!("the task's result could not be decoded: {why}"),
+        )
+    };
+    Ok(match end {
+        End::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
+        End::Outcome(outcome) => match outcome {
+            Outcome::Value(bytes) => Outcome::Value(postcard::from_bytes(&bytes).map_err(codec)?),
+            Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(&bytes).map_err(codec)?.into()),
+            Outcome::Cancelled => Outcome::Cancelled,
+            Outcome::TimedOut => Outcome::TimedOut,
+            Outcome::Lost(lost) => Outcome::Lost(lost),
+        },
+    })
+}
+
+/// The state of a task is kept in the memory shared with its worker.
+#[derive(Default)]
+struct Remote(OnceLock<Ticket>);
+
+impl Control for Remote {
+    fn cancel(&self) -> bool {
+        self.0.get().is_some_and(Ticket::cancel)
+    }
+
+    fn is_running(&self) -> bool {
+        self.0.get().is_some_and(Ticket::is_running)
+    }
+}
+
+/// Settles a future.
+struct Deliver<R>(Mutex<Option<Promise<R>>>);
+
+impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
+    fn finished(&self, _key: u64, end: End) {
+        if let Some(promise) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            match decode(end) {
+                Ok(outcome) => promise.complete(outcome),
+                Err(error) => promise.fail(error),
+            }
+        }
+    }
+}

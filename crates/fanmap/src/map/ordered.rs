@@ -1,0 +1,212 @@
+//! The meeting point of a map: workers put results in as they come, the consumer takes them out in order.
+//!
+//! # Protocol
+//! The ring is under a mutex that is held for a moment at a time, and no value is dropped under it (a value may be a Python
+//! object, whose destructor may run anything). The consumer waits on an [`Event`], since its wait must see signals. It looks
+//! at the head after reading the event's epoch, and [`Ordered::put`] moves the epoch after filling the head, so a wake-up
+//! is not lost; a put anywhere else changes nothing for the consumer and wakes nobody. [`Ordered::close`] moves it too: a
+//! consumer that waits is told that there is nothing to come.
+//!
+//! One thread at a time is the consumer. Several may be, and each gets other values; but then only one of those who wait for
+//! the same head gets it, and the others go on waiting.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
+
+use fanmap_shm::event::{Event, Wake};
+
+use super::reorder::Reorder;
+
+/// What [`Ordered::pop`] found.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Popped<T> {
+    /// The head.
+    Item(T),
+    /// Nothing is outstanding: it would wait for ever.
+    Empty,
+    /// The deadline passed first. Everything is as before.
+    TimedOut,
+    /// A signal arrived. Look at the signals, then pop again or give up.
+    Interrupted,
+}
+
+/// Results of a map, put in in any order and popped in the order they were reserved in.
+#[derive(Debug)]
+pub struct Ordered<T> {
+    ring: Mutex<Reorder<T>>,
+    head_ready: Event,
+    /// Written under the mutex.
+    closed: AtomicBool,
+}
+
+impl<T> Ordered<T> {
+    /// Nothing reserved, nothing there.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            ring: Mutex::new(Reorder::new()),
+            head_ready: Event::new(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Makes a place at the end of the order, and gives its index.
+    pub fn reserve(&self) -> u64 {
+        let mut ring = self.ring();
+        let index = ring.reserve();
+        if self.is_closed() {
+            // There was nothing in the ring but the new slot, so no value is dropped here.
+            ring.clear();
+        }
+        index
+    }
+
+    /// Puts the value of `index` in its place, and wakes the consumer if it is the one waited for.
+    ///
+    /// A value that nobody will ask for is dropped: after [`close`](Ordered::close), or if the place has a value already.
+    pub fn put(&self, index: u64, value: T) {
+        let mut ring = self.ring();
+        let is_head = index == ring.head();
+        let refused = ring.put(index, value);
+        drop(ring);
+        if is_head && refused.is_none() {
+            self.head_ready.notify();
+        }
+    }
+
+    /// The head, if it is there.
+    pub fn try_pop(&self) -> Option<T> {
+        self.ring().pop_head()
+    }
+
+    /// The head, waiting for it until `deadline` (`None`: however long it takes).
+    pub fn pop(&self, deadline: Option<Instant>) -> Popped<T> {
+        let mut woke = Wake::Notified;
+        loop {
+            let epoch = self.head_ready.epoch();
+            let mut ring = self.ring();
+            if let Some(value) = ring.pop_head() {
+                return Popped::Item(value);
+            }
+            if ring.outstanding() == 0 {
+                return Popped::Empty;
+            }
+            drop(ring);
+            match woke {
+                Wake::Notified => woke = self.head_ready.wait(epoch, deadline),
+                // Only after a last look: what came meanwhile is not lost to the time or the signal.
+                Wake::TimedOut => return Popped::TimedOut,
+                Wake::Interrupted => return Popped::Interrupted,
+            }
+        }
+    }
+
+    /// How many places are reserved and not popped.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.ring().outstanding()
+    }
+
+    /// How many values are there and not popped.
+    #[must_use]
+    pub fn ready(&self) -> usize {
+        self.ring().ready()
+    }
+
+    /// Drops what is there and what comes, and tells a consumer that waits that nothing is outstanding.
+    pub fn close(&self) {
+        let mut ring = self.ring();
+        self.closed.store(true, Ordering::Release);
+        let values = ring.clear();
+        drop(ring);
+        self.head_ready.notify();
+        drop(values);
+    }
+
+    /// Whether it was closed: a task whose result would go here need not run.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Reorder<T>> {
+        self.ring.lock().expect("nothing panics under this lock")
+    }
+}
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread;
+
+    #[test]
+    fn values_leave_in_the_order_of_their_places() {
+        let results = Ordered::new();
+        assert_eq!(results.pop(None), Popped::Empty);
+        assert_eq!((results.reserve(), results.reserve()), (0, 1));
+        results.put(1, 'b');
+        assert_eq!((results.outstanding(), results.ready()), (2, 1));
+        assert_eq!(results.try_pop(), None);
+        assert_eq!(results.pop(Some(Instant::now())), Popped::TimedOut);
+        results.put(0, 'a');
+        assert_eq!(results.pop(None), Popped::Item('a'));
+        assert_eq!(results.try_pop(), Some('b'));
+        assert_eq!(results.pop(None), Popped::Empty);
+    }
+
+    #[test]
+    fn a_waiting_consumer_gets_every_value_from_other_threads() {
+        const N: u64 = 500;
+        let results = Arc::new(Ordered::new());
+        for _ in 0..N {
+            results.reserve();
+        }
+        let putters: Vec<_> = (0..4)
+            .map(|which| {
+                let results = Arc::clone(&results);
+                thread::spawn(move || (which..N).step_by(4).for_each(|index| results.put(index, index)))
+            })
+            .collect();
+        for index in 0..N {
+            loop {
+                match results.pop(None) {
+                    Popped::Item(value) => break assert_eq!(value, index),
+                    Popped::Interrupted => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        for putter in putters {
+            putter.join().expect("a putter panicked");
+        }
+    }
+
+    #[test]
+    fn closing_drops_every_value_and_wakes_the_consumer() {
+        let results = Arc::new(Ordered::new());
+        let value = Arc::new(());
+        results.reserve();
+        results.reserve();
+        results.put(1, Arc::clone(&value));
+        let consumer = thread::spawn({
+            let results = Arc::clone(&results);
+            move || results.pop(None)
+        });
+        results.close();
+        assert_eq!(consumer.join().expect("the consumer panicked"), Popped::Empty);
+        results.put(0, Arc::clone(&value));
+        assert_eq!(results.reserve(), 2);
+        results.put(2, Arc::clone(&value));
+        assert_eq!(Arc::strong_count(&value), 1);
+        assert_eq!(results.outstanding(), 0);
+    }
+}

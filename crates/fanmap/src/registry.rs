@@ -1,0 +1,161 @@
+//! Functions that worker processes know by name.
+//!
+//! A function cannot travel to another process, but its name can, if the same program runs there. [`register!`](crate::register) writes a
+//! function down at link time; [`init`] turns the program into a worker when a pool has started it as one.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
+use crate::outcome::Panic;
+use crate::worker::{self, Handler};
+
+/// The variable that tells a program that it was started as a worker, and by which process.
+pub(crate) const WORKER_VARIABLE: &str = "FANMAP_WORKER_OF";
+
+type Run = fn(&[u8]) -> Result<Vec<u8>, Raised>;
+
+/// One registered function. Made by [`register!`](crate::register).
+#[derive(Debug)]
+pub struct Entry {
+    name: fn() -> &'static str,
+    run: Run,
+}
+
+/// What went wrong in a worker, as it travels back.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Raised {
+    /// The function panicked and said this.
+    Panic(String),
+    /// The argument or the result could not be encoded or decoded, or the function is not known there.
+    Codec(String),
+}
+
+impl From<Raised> for Error {
+    fn from(raised: Raised) -> Self {
+        match raised {
+            Raised::Panic(message) => Panic::new(message).into(),
+            Raised::Codec(message) => Error::new(ErrorKind::Codec, message),
+        }
+    }
+}
+
+inventory::collect!(Entry);
+
+impl Entry {
+    /// For [`register!`](crate::register).
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(name: fn() -> &'static str, run: Run) -> Self {
+        Self { name, run }
+    }
+}
+
+/// Runs a registered function on an encoded argument. For [`register!`](crate::register).
+#[doc(hidden)]
+pub fn call<A: DeserializeOwned, R: Serialize>(f: impl Fn(A) -> R, argument: &[u8]) -> Result<Vec<u8>, Raised> {
+    let codec = |what: &str, why| Raised::Codec(format!("the task's {what}: {why}"));
+    let argument = postcard::from_bytes(argument).map_err(|why| codec("argument could not be decoded", why))?;
+    let result = catch_unwind(AssertUnwindSafe(|| f(argument)))
+        .map_err(|payload| Raised::Panic(Panic::from_payload(&*payload).message().to_owned()))?;
+    postcard::to_allocvec(&result).map_err(|why| codec("result could not be encoded", why))
+}
+
+/// Whether a function of this name is registered in this program.
+pub(crate) fn is_registered(name: &str) -> bool {
+    find(name).is_some()
+}
+
+fn find(name: &str) -> Option<Run> {
+    inventory::iter::<Entry>
+        .into_iter()
+        .find(|entry| (entry.name)() == name)
+        .map(|entry| entry.run)
+}
+
+/// Registers functions for [`ProcessPool`](crate::ProcessPool)s: at module level, once for each function.
+///
+/// A function takes one argument (several: a tuple) that serde can decode, and returns what serde can encode.
+///
+/// ```
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+/// fanmap::register!(square);
+///
+/// fanmap::init();
+/// assert_eq!(fanmap::ProcessPool::new(1)?.submit(square, 3)?.wait()?, 9);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
+#[macro_export]
+macro_rules! register {
+    ($($function:path),+ $(,)?) => {
+        $(
+            $crate::__private::submit! {
+                $crate::__private::Entry::new(
+                    || ::std::any::type_name_of_val(&$function),
+                    |argument| $crate::__private::call($function, argument),
+                )
+            }
+        )+
+    };
+}
+
+/// The first line of `main` in a program that uses [`ProcessPool`](crate::ProcessPool): in a worker process it does the
+/// worker's work and never returns, anywhere else it does nothing.
+///
+/// ```
+/// fanmap::init();
+/// // the program
+/// ```
+pub fn init() {
+    let parent = std::env::var(WORKER_VARIABLE)
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok());
+    // The variable is inherited by what a worker starts itself; only the pool's own child is a worker.
+    if parent != Some(std::os::unix::process::parent_id()) {
+        return;
+    }
+    let served = match worker::accept() {
+        Ok(Some(invitation)) => worker::serve(invitation, &mut Functions::default()).map(|_| ()),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = served {
+        eprintln!("fanmap: {error}");
+        std::process::exit(1);
+    }
+    std::process::exit(0);
+}
+
+/// What a worker knows: the functions that it was sent the names of.
+#[derive(Default)]
+struct Functions(std::collections::HashMap<u64, Result<Run, String>>);
+
+impl Handler for Functions {
+    fn setup(&mut self, _body: Vec<u8>) -> Result<(), Vec<u8>> {
+        Ok(())
+    }
+
+    fn define(&mut self, function: u64, body: Vec<u8>) {
+        let name = String::from_utf8_lossy(&body);
+        let found = find(&name)
+            .ok_or_else(|| format!("the worker's program does not know the function `{name}`: is it another program?"));
+        self.0.insert(function, found);
+    }
+
+    fn forget(&mut self, function: u64) {
+        self.0.remove(&function);
+    }
+
+    fn call(&mut self, function: u64, argument: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
+        let result = match self.0.get(&function) {
+            Some(Ok(run)) => run(&argument),
+            Some(Err(why)) => Err(Raised::Codec(why.clone())),
+            None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
+        };
+        result.map_err(|raised| postcard::to_allocvec(&raised).unwrap_or_default())
+    }
+}

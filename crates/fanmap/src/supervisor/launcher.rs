@@ -1,0 +1,180 @@
+//! How worker processes come to be: started one by one by the parent, or forked by a template.
+//!
+//! | | direct | template |
+//! |---|---|---|
+//! | a worker is a child of | the parent | the template |
+//! | it is invited over | a control socket of its own | the template's control socket |
+//! | its end shows in | its pidfd | its pidfd, which the template passed |
+//! | how it ended is told by | `waitid` | the template |
+//! | it dies with | the supervisor's thread | the template, which dies with the parent |
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+
+use fanmap_shm::bell::Bell;
+use fanmap_shm::link::Link;
+use fanmap_shm::poll::{self, Ready};
+use fanmap_shm::process::{self, Ended, Process};
+use fanmap_shm::socket::{Received, Socket};
+
+use crate::error::Error;
+use crate::outcome::Exit;
+use crate::transport::control::{Invitation, Report};
+
+/// Builds the command of a process that is started by the pool.
+pub type MakeCommand = Box<dyn Fn() -> Command + Send>;
+
+/// How a pool gets its workers.
+pub enum Start {
+    /// Each worker is a program of its own, which calls [`accept`](crate::bytes::accept) first.
+    Direct(MakeCommand),
+    /// One program that runs a [`Template`](crate::bytes::Template). It is started again if it dies.
+    Template(MakeCommand),
+    /// A template that was forked already. It cannot be started again.
+    Forked(Option<(Process, Socket)>),
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Start::Direct(_) => "Direct",
+            Start::Template(_) => "Template",
+            Start::Forked(_) => "Forked",
+        })
+    }
+}
+
+impl Start {
+    /// What starts workers from now on.
+    pub(super) fn open(&mut self) -> Result<Launcher, Error> {
+        let os = |cause| Error::os("start the process that forks workers", cause);
+        match self {
+            Start::Direct(_) => Ok(Launcher::Direct),
+            Start::Template(command) => {
+                let (process, socket) = process::spawn(command()).map_err(os)?;
+                Ok(Launcher::Template {
+                    process: Arc::new(process),
+                    socket,
+                })
+            }
+            Start::Forked(template) => match template.take() {
+                Some((process, socket)) => Ok(Launcher::Template {
+                    process: Arc::new(process),
+                    socket,
+                }),
+                None => Err(Error::os(
+                    "start more workers",
+                    "the process forked for them has ended, and its state at the fork with it; make a new executor",
+                )),
+            },
+        }
+    }
+}
+
+/// What starts workers, once it runs itself.
+#[derive(Debug)]
+pub(super) enum Launcher {
+    /// The supervisor's own thread.
+    Direct,
+    /// A template process.
+    Template { process: Arc<Process>, socket: Socket },
+}
+
+/// A worker that is being started.
+#[derive(Debug, Default)]
+pub(super) struct Launched {
+    /// The process, if it is known already.
+    pub(super) process: Option<Process>,
+    /// The worker's own control socket.
+    pub(super) control: Option<Socket>,
+}
+
+/// The template is gone, and every worker with it.
+#[derive(Debug)]
+pub(super) struct TemplateGone;
+
+impl Launcher {
+    /// Starts a worker and invites it.
+    pub(super) fn launch(
+        &self,
+        start: &Start,
+        key: u64,
+        link: &Link,
+        bells: (&Bell, &Bell),
+        extra: &[OwnedFd],
+    ) -> Result<Launched, Error> {
+        let os = |cause| Error::os("start a worker process", cause);
+        match (self, start) {
+            (Launcher::Template { socket, .. }, _) => {
+                Invitation::send(socket, key, link, bells.0, bells.1, extra).map_err(os)?;
+                Ok(Launched::default())
+            }
+            (Launcher::Direct, Start::Direct(command)) => {
+                let (process, control) = process::spawn(command()).map_err(os)?;
+                if Invitation::send(&control, key, link, bells.0, bells.1, extra).is_err() {
+                    // Most likely it has ended already. Either way its end will show, and be told like any other.
+                    process.kill();
+                }
+                Ok(Launched {
+                    process: Some(process),
+                    control: Some(control),
+                })
+            }
+            (Launcher::Direct, _) => unreachable!("a launcher belongs to the start that opened it"),
+        }
+    }
+
+    /// The descriptor on which reports arrive.
+    pub(super) fn reports_fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Launcher::Direct => None,
+            Launcher::Template { socket, .. } => Some(socket.as_fd()),
+        }
+    }
+
+    /// The next report that has arrived.
+    pub(super) fn report(&self) -> Result<Option<Report>, TemplateGone> {
+        let Launcher::Template { socket, .. } = self else {
+            return Ok(None);
+        };
+        match socket.receive() {
+            Ok(Received::Empty) => Ok(None),
+            Ok(Received::Message(message, fds)) => match Report::read(&message, fds) {
+                Some(report) => Ok(Some(report)),
+                // A template that talks nonsense is as good as dead; `close` makes it so.
+                None => Err(TemplateGone),
+            },
+            Ok(Received::Closed) | Err(_) => Err(TemplateGone),
+        }
+    }
+
+    /// How a worker ended whose descriptor shows that it has. `None`: the template will report it.
+    pub(super) fn exit_of(&self, process: &Process) -> Option<Exit> {
+        match self {
+            Launcher::Direct => Some(process.reap().map_or(Exit::Unknown, Exit::from)),
+            Launcher::Template { .. } => None,
+        }
+    }
+
+    /// Ends what starts workers, after they have ended, and leaves no zombie.
+    pub(super) fn close(self) {
+        if let Launcher::Template { process, socket } = self {
+            drop(socket);
+            // It has nothing left to do or to lose; waiting for it to notice could be waiting for a stopped process.
+            process.kill();
+            while let Ok(Ready::Interrupted) = poll::wait(&[process.as_fd()], None) {}
+            let _ = process.reap();
+        }
+    }
+}
+
+impl From<Ended> for Exit {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Code(code) => Exit::Code(code),
+            Ended::Signal(signal) => Exit::Signal(signal),
+        }
+    }
+}

@@ -1,0 +1,593 @@
+//! A pool of supervised worker processes, in bytes: it knows nothing of what functions and arguments mean.
+//!
+//! # Who does what
+//! * **Any thread** may submit and cancel. Under the pool's lock it queues the task and, where a worker has room, writes it
+//!   straight into that worker's ring: no other thread has to wake up for a task to start.
+//! * **The supervisor** is one thread with all signals blocked. It starts workers (they die with the thread that started
+//!   them), reads what they say, settles what becomes of tasks when one ends, and sleeps in `poll` otherwise: on the pool's
+//!   bell, the workers' pidfds and the template's socket. It never needs anything of the program's but the lock.
+//!   It is started by the first submit, and ends with the last worker once the pool is closed, or was idle for as long as
+//!   it may be.
+//! * **Sinks** get the ends. They are called after the lock is released, by whoever found the end.
+//!
+//! # Why it cannot hang
+//! The lock is never held while waiting: writing into a ring takes what fits and leaves the rest to the next turn. The
+//! supervisor's wake-ups are: a worker's ring (it armed every flag and looked once more before it slept), a worker's end
+//! (the kernel makes the pidfd readable, whatever the worker was doing), the template's end, and the bell that other
+//! threads ring after a change that needs it. A worker that ends has its last words read first; then each of its tasks is
+//! settled by its state word: started ones are lost, others go back to the head of the queue.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`policy`] | the decisions (pure) |
+//! | [`job`] | tasks, functions, sinks |
+//! | [`launcher`] | how workers come to be |
+//! | [`seat`] | the parent's record of one worker |
+//! | [`state`] | what the lock protects |
+
+pub(crate) mod job;
+pub(crate) mod launcher;
+mod policy;
+mod seat;
+mod state;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use fanmap_shm::bell::Bell;
+use fanmap_shm::event::{Event, Wake};
+use fanmap_shm::link::Link;
+use fanmap_shm::poll::{self, Ready};
+use fanmap_shm::process::Process;
+use fanmap_shm::signals;
+
+use crate::config::ProcessConfig;
+use crate::error::{Error, ErrorKind};
+use crate::queue::{Joined, Pending};
+use crate::supervisor::job::{Broken, Forgotten, Function, Job, Place, Sink};
+use crate::supervisor::launcher::{Launcher, Start};
+use crate::supervisor::seat::Seat;
+use crate::supervisor::state::{Phase, Setup, State};
+use crate::transport::control::Report;
+
+/// A pool of supervised worker processes, in bytes.
+///
+/// Dropping it closes it: what was submitted is finished, then the workers end.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+/// One submitted task.
+#[derive(Clone)]
+pub struct Ticket {
+    job: Arc<Job>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Rung by workers that have something to say, and by threads that need the supervisor.
+    bell: Bell,
+    /// Moves on when the supervisor ends.
+    ended: Event,
+    forgotten: Arc<Forgotten>,
+    config: ProcessConfig,
+    /// The process that the pool belongs to. In a child that it forks, the lock may be held by a thread that is not there.
+    owner: u32,
+}
+
+impl Pool {
+    /// A pool that gets its workers from `start`. Nothing is started yet.
+    ///
+    /// # Errors
+    /// A configuration that cannot be used, or no descriptor left.
+    pub fn new(config: ProcessConfig, start: Start) -> Result<Self, Error> {
+        let config = config.checked()?;
+        let bell = Bell::new().map_err(|cause| Error::os("make a doorbell", cause))?;
+        let state = State::new(config.workers, start);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                bell,
+                ended: Event::new(),
+                forgotten: Arc::default(),
+                config,
+                owner: std::process::id(),
+            }),
+        })
+    }
+
+    /// A function for [`Pool::submit`]. Each worker that needs it is sent `body` once.
+    ///
+    /// # Errors
+    /// The pool belongs to another process.
+    pub fn function(&self, body: Vec<u8>) -> Result<Arc<Function>, Error> {
+        let id = self.shared.lock()?.next_id();
+        Ok(Arc::new(Function::new(id, body, &self.shared.forgotten)))
+    }
+
+    /// What workers that are started from now on are told first, and descriptors that go with it.
+    ///
+    /// # Errors
+    /// The pool belongs to another process.
+    pub fn set_setup(&self, body: Vec<u8>, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        self.shared.lock()?.setup = Setup {
+            body: Arc::new(body),
+            fds: Arc::new(fds),
+        };
+        Ok(())
+    }
+
+    /// Whether the next task may cause a worker to be started: then is the time for [`Pool::set_setup`].
+    #[must_use]
+    pub fn may_start_worker(&self) -> bool {
+        let Ok(state) = self.shared.lock() else {
+            return false;
+        };
+        state.seats.len() < self.shared.config.workers && !state.seats.iter().any(Seat::is_idle)
+    }
+
+    /// Submits a task: `function` on `argument`. Its end goes to `sink`, with `key`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] after [`Pool::close`], [`ErrorKind::Broken`] if the workers cannot live, or if the pool belongs
+    /// to another process.
+    pub fn submit(
+        &self,
+        function: &Arc<Function>,
+        argument: Vec<u8>,
+        sink: Arc<dyn Sink>,
+        key: u64,
+    ) -> Result<Ticket, Error> {
+        let mut state = self.shared.lock()?;
+        match &state.phase {
+            Phase::Open => {}
+            Phase::Closing => {
+                return Err(Error::new(
+                    ErrorKind::Closed,
+                    "cannot schedule new tasks after shutdown",
+                ));
+            }
+            Phase::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
+        }
+        let job = Arc::new(Job {
+            id: state.next_id(),
+            function: Arc::clone(function),
+            argument: Arc::new(argument),
+            sink,
+            key,
+            place: Mutex::new(Place::Queued),
+        });
+        state.queue.push_back(Arc::clone(&job));
+        state.dispatch();
+        if state.starts() > 0 {
+            Shared::supervise(&self.shared, &mut state)?;
+            self.shared.bell.ring();
+        }
+        Ok(Ticket {
+            job,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Takes no more tasks. What was submitted is finished, or cancelled as far as it has not started; then the workers
+    /// end. Closing twice is no error.
+    pub fn close(&self, pending: Pending) {
+        let Ok(mut state) = self.shared.lock() else {
+            return;
+        };
+        if matches!(state.phase, Phase::Open) {
+            state.phase = Phase::Closing;
+        }
+        if pending == Pending::Cancel {
+            state.cancel_waiting();
+        }
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        owed.into_iter().for_each(state::Owed::deliver);
+        self.shared.bell.ring();
+    }
+
+    /// Ends every worker now: by SIGKILL, or first by SIGTERM. Every task that is not done fails, and the pool takes no more.
+    pub fn end_workers(&self, kill: bool) {
+        let Ok(mut state) = self.shared.lock() else {
+            return;
+        };
+        state.give_up(Broken {
+            reason: "the workers were ended on request".to_owned(),
+            refusal: None,
+        });
+        state
+            .seats
+            .iter_mut()
+            .for_each(if kill { Seat::kill } else { Seat::terminate });
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        owed.into_iter().for_each(state::Owed::deliver);
+        self.shared.bell.ring();
+    }
+
+    /// After [`Pool::close`]: waits until nothing of the pool is left, no process and no thread.
+    pub fn join(&self, deadline: Option<Instant>) -> Joined {
+        loop {
+            let epoch = self.shared.ended.epoch();
+            let Ok(mut state) = self.shared.lock() else {
+                return Joined::All;
+            };
+            if !state.supervised {
+                let thread = state.thread.take();
+                drop(state);
+                if let Some(thread) = thread {
+                    // It has let go of everything and is about to return.
+                    let _ = thread.join();
+                }
+                return Joined::All;
+            }
+            if state
+                .thread
+                .as_ref()
+                .is_some_and(|thread| thread.thread().id() == thread::current().id())
+            {
+                // A sink that waits for its own caller would wait for ever.
+                return Joined::TimedOut;
+            }
+            drop(state);
+            match self.shared.ended.wait(epoch, deadline) {
+                Wake::Notified => {}
+                Wake::TimedOut => return Joined::TimedOut,
+                Wake::Interrupted => return Joined::Interrupted,
+            }
+        }
+    }
+
+    /// The process ids of the workers that run now.
+    #[must_use]
+    pub fn workers(&self) -> Vec<u32> {
+        self.shared.lock().map_or_else(
+            |_| Vec::new(),
+            |state| state.seats.iter().filter_map(Seat::pid).collect(),
+        )
+    }
+
+    /// How many workers there may be.
+    #[must_use]
+    pub fn max_workers(&self) -> usize {
+        self.shared.config.workers
+    }
+
+    /// How many tasks have not been given to a worker.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.shared.lock().map_or(0, |state| state.queue.len())
+    }
+
+    /// Why the pool cannot go on, if so.
+    #[must_use]
+    pub fn broken(&self) -> Option<Arc<Broken>> {
+        match &self.shared.lock().ok()?.phase {
+            Phase::Broken(broken) => Some(Arc::clone(broken)),
+            _ => None,
+        }
+    }
+
+    /// Whether the pool was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared
+            .lock()
+            .is_ok_and(|state| matches!(state.phase, Phase::Closing))
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close(Pending::Finish);
+    }
+}
+
+impl Ticket {
+    /// Cancels the task: true if it will never run. Its sink is told.
+    pub fn cancel(&self) -> bool {
+        self.with_state(|state, job| state.cancel(job))
+    }
+
+    /// Cancels the task, and ends its worker if it runs. Its sink is told; false if the task has ended already.
+    pub fn kill(&self) -> bool {
+        self.with_state(|state, job| state.kill(job))
+    }
+
+    /// Whether the task's end was delivered, or is about to be.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.job.has_ended()
+    }
+
+    /// Whether a worker runs the task now.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        let Ok(_state) = self.shared.lock() else {
+            return false;
+        };
+        match &*self.job.place.lock().unwrap_or_else(PoisonError::into_inner) {
+            Place::Sent { link, slot, .. } => link
+                .word(*slot as usize)
+                .is_some_and(|word| matches!(word.state(), fanmap_shm::word::State::Started)),
+            Place::Queued | Place::Ended => false,
+        }
+    }
+
+    fn with_state(&self, act: impl FnOnce(&mut State, &Arc<Job>) -> bool) -> bool {
+        let Ok(mut state) = self.shared.lock() else {
+            return false;
+        };
+        let done = act(&mut state, &self.job);
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        let last = owed.is_empty();
+        owed.into_iter().for_each(state::Owed::deliver);
+        if !last {
+            // A cancelled task may have been the last one that a closing pool waited for.
+            self.shared.bell.ring();
+        }
+        done
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ticket({})", self.job.id)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.config)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> Result<MutexGuard<'_, State>, Error> {
+        if std::process::id() != self.owner {
+            return Err(Error::new(
+                ErrorKind::Broken,
+                "this pool belongs to the process that made it; make a new one after a fork",
+            ));
+        }
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Starts the supervisor unless it runs.
+    fn supervise(shared: &Arc<Self>, state: &mut State) -> Result<(), Error> {
+        if state.supervised {
+            return Ok(());
+        }
+        let start = state
+            .start
+            .take()
+            .ok_or_else(|| Error::new(ErrorKind::Broken, "the pool has no way to start workers"))?;
+        // One that ended for idleness has nothing left to do but return.
+        state.thread = None;
+        let handed = Arc::new(Mutex::new(Some(start)));
+        let (taken, own) = (Arc::clone(&handed), Arc::clone(shared));
+        let spawned = thread::Builder::new()
+            .name("fanmap-supervisor".to_owned())
+            .spawn(move || {
+                let start = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(start) = start {
+                    Supervisor::new(own, start).run();
+                }
+            });
+        match spawned {
+            Ok(thread) => {
+                state.thread = Some(thread);
+                state.supervised = true;
+                Ok(())
+            }
+            Err(cause) => {
+                state.start = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
+                Err(Error::os("start the thread that supervises the workers", cause))
+            }
+        }
+    }
+}
+
+/// The workers whose ends are waited for, and until when.
+type Watched = (Vec<(u64, Arc<Process>)>, Option<Instant>);
+
+/// The supervisor's thread.
+struct Supervisor {
+    shared: Arc<Shared>,
+    start: Start,
+    launcher: Option<Launcher>,
+}
+
+impl Supervisor {
+    fn new(shared: Arc<Shared>, start: Start) -> Self {
+        Self {
+            shared,
+            start,
+            launcher: None,
+        }
+    }
+
+    fn run(mut self) {
+        signals::block_all();
+        loop {
+            let (starts, done) = self.turn();
+            for _ in 0..starts {
+                self.start_worker();
+            }
+            if done && self.leave() {
+                return;
+            }
+            if starts == 0 && !done {
+                self.sleep();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look at everything: how many workers to start, and whether nothing is left to supervise.
+    fn turn(&mut self) -> (usize, bool) {
+        let forgotten = self.shared.forgotten.take();
+        let mut state = self.lock();
+        state.listen();
+        state.bury();
+        if !forgotten.is_empty() {
+            state.seats.iter_mut().for_each(|seat| seat.forget(&forgotten));
+        }
+        state.dispatch();
+        let starts = state.starts();
+        let idle = state.idle_since;
+        let expired = self.idle_deadline(idle).is_some_and(|at| at <= Instant::now());
+        let finishing = !matches!(state.phase, Phase::Open) || expired;
+        if finishing && idle.is_some() && starts == 0 {
+            state.seats.iter_mut().for_each(Seat::dismiss);
+        }
+        let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        let settled = owed.is_empty();
+        owed.into_iter().for_each(state::Owed::deliver);
+        // A sink may have submitted or cancelled something: look again before leaving.
+        (starts, done && settled)
+    }
+
+    fn idle_deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
+        idle_since?.checked_add(self.shared.config.idle?)
+    }
+
+    fn start_worker(&mut self) {
+        if let Err(error) = self.try_start_worker() {
+            self.lock().start_failed(&error.to_string());
+        }
+    }
+
+    fn try_start_worker(&mut self) -> Result<(), Error> {
+        if self.launcher.is_none() {
+            self.launcher = Some(self.start.open()?);
+        }
+        let launcher = self.launcher.as_ref().expect("it was just opened");
+        let (setup, key) = {
+            let mut state = self.lock();
+            (state.setup.clone(), state.next_id())
+        };
+        let os = |cause| Error::os("make the shared memory of a worker", cause);
+        let link = Arc::new(Link::create().map_err(os)?);
+        let bell = Bell::new().map_err(os)?;
+        let launched = launcher.launch(&self.start, key, &link, (&bell, &self.shared.bell), &setup.fds)?;
+        let seat = Seat::new(key, link, bell, launched, setup.body, self.shared.config.max_tasks)?;
+        self.lock().seats.push(seat);
+        Ok(())
+    }
+
+    /// Nothing is left to supervise: ends the launcher, then itself, unless something came up meanwhile.
+    fn leave(&mut self) -> bool {
+        if let Some(launcher) = self.launcher.take() {
+            launcher.close();
+        }
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.queue.is_empty() {
+            return false;
+        }
+        state.start = Some(std::mem::replace(&mut self.start, Start::Forked(None)));
+        state.supervised = false;
+        drop(state);
+        self.shared.ended.notify();
+        true
+    }
+
+    /// Sleeps until something happens, and notes which workers have ended.
+    fn sleep(&mut self) {
+        let Some((processes, deadline)) = self.arm() else {
+            return;
+        };
+        let reports = self.launcher.as_ref().and_then(Launcher::reports_fd);
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.shared.bell.as_fd()];
+        fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
+        fds.extend(reports);
+        let ready = match poll::wait(&fds, deadline) {
+            Ok(Ready::Some(ready)) => ready,
+            Ok(Ready::TimedOut | Ready::Interrupted) => return,
+            Err(cause) => {
+                let reason = Error::os("wait for the worker processes", cause).to_string();
+                self.lock().break_down(Broken { reason, refusal: None });
+                return;
+            }
+        };
+        if ready.contains(&0) {
+            self.shared.bell.hush();
+        }
+        for (key, process) in ready.iter().filter_map(|at| processes.get(at.wrapping_sub(1))) {
+            let exit = self.launcher.as_ref().and_then(|launcher| launcher.exit_of(process));
+            let mut state = self.lock();
+            if let Some(seat) = state.seats.iter_mut().find(|seat| seat.key == *key) {
+                seat.gone = true;
+                seat.exit = seat.exit.or(exit);
+            }
+        }
+        if reports.is_some() && ready.contains(&(processes.len() + 1)) {
+            self.read_reports();
+        }
+    }
+
+    /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
+    fn arm(&self) -> Option<Watched> {
+        let state = self.lock();
+        if !state.seats.iter().all(Seat::arm) {
+            return None;
+        }
+        let deadline = if state.seats.is_empty() {
+            None
+        } else {
+            self.idle_deadline(state.idle_since)
+        };
+        let processes = state
+            .seats
+            .iter()
+            .filter(|seat| !seat.gone)
+            .filter_map(|seat| Some((seat.key, Arc::clone(seat.process.as_ref()?))))
+            .collect();
+        Some((processes, deadline))
+    }
+
+    fn read_reports(&mut self) {
+        while let Some(launcher) = &self.launcher {
+            match launcher.report() {
+                Ok(None) => return,
+                Ok(Some(report)) => self.note(report),
+                Err(launcher::TemplateGone) => {
+                    if let Some(launcher) = self.launcher.take() {
+                        launcher.close();
+                    }
+                    self.lock().template_gone();
+                }
+            }
+        }
+    }
+
+    fn note(&self, report: Report) {
+        let mut state = self.lock();
+        let key = match &report {
+            Report::Started { key, .. } | Report::Failed { key, .. } | Report::Ended { key, .. } => *key,
+        };
+        let Some(at) = state.seats.iter().position(|seat| seat.key == key) else {
+            return;
+        };
+        match report {
+            Report::Started { process, .. } => state.seats[at].started(process),
+            Report::Ended { exit, .. } => state.seats[at].exit = Some(exit),
+            Report::Failed { errno, .. } => {
+                state.seats.remove(at);
+                let why = std::io::Error::from_raw_os_error(errno);
+                state.start_failed(&format!("forking it failed: {why}"));
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The supervisor's decisions, as pure functions.
+
+use std::time::Duration;
+
+use fanmap_shm::link::WORDS;
+
+/// How much work to send ahead to one worker. Less, and a worker of tiny tasks runs dry while the parent's thread waits
+/// for its turn on a busy core; more only makes taking back dearer when another worker falls idle.
+const AHEAD: Duration = Duration::from_millis(2);
+
+/// How many workers in a row may end before they were ready. One can be bad luck (the machine short of memory for a
+/// moment); more means that no worker can live here, and starting them for ever would hide why.
+const FAILED_STARTS: u32 = 3;
+
+/// How many tasks may be with one worker at a time, the one that runs included.
+///
+/// `mean` is what tasks of this kind have taken so far; `growing` says that more workers could still be started. While
+/// they could, nobody is sent a second task: it would wait behind the first instead of waking a worker of its own.
+pub(super) fn credit(mean: Option<Duration>, growing: bool) -> usize {
+    match mean {
+        _ if growing => 1,
+        None => 2,
+        Some(mean) => {
+            let fit = AHEAD.as_nanos() / mean.as_nanos().max(1);
+            usize::try_from(fit).unwrap_or(usize::MAX).clamp(2, WORDS)
+        }
+    }
+}
+
+/// How many workers to start now, for `queued` tasks that nobody has, when `unused` workers are starting or idle and
+/// `staying` of at most `limit` are there and not about to leave.
+pub(super) fn starts(queued: usize, unused: usize, staying: usize, limit: usize) -> usize {
+    queued.saturating_sub(unused).min(limit.saturating_sub(staying))
+}
+
+/// How many of the `waiting` tasks of a busy worker an idle one takes.
+pub(super) fn share(waiting: usize) -> usize {
+    waiting.div_ceil(2)
+}
+
+/// The new mean of task times after one more.
+pub(super) fn mean(before: Option<Duration>, task: Duration) -> Duration {
+    match before {
+        None => task,
+        // An eighth of the way each time: a single slow task does not make the next hundred look slow.
+        Some(before) => (before * 7 + task) / 8,
+    }
+}
+
+/// Whether the pool must give up after so many workers in a row ended before they were ready.
+pub(super) fn gives_up(failed_starts: u32) -> bool {
+    failed_starts >= FAILED_STARTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn slow_tasks_are_sent_one_ahead_and_tiny_ones_many() {
+        assert_eq!(credit(None, false), 2);
+        assert_eq!(credit(Some(Duration::from_secs(1)), false), 2);
+        assert_eq!(credit(Some(Duration::from_micros(100)), false), 20);
+        assert_eq!(credit(Some(Duration::ZERO), false), WORDS);
+        assert_eq!(credit(Some(Duration::ZERO), true), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_workers_than_asked_for_nor_than_tasks(
+            queued in 0usize..100, unused in 0usize..20, staying in 0usize..20, limit in 1usize..20,
+        ) {
+            let count = starts(queued, unused, staying, limit);
+            prop_assert!(count <= queued);
+            prop_assert!(count == 0 || staying + count <= limit);
+            prop_assert!(count > 0 || queued <= unused || staying >= limit);
+        }
+
+        #[test]
+        fn an_idle_worker_always_gets_something(waiting in 1usize..200) {
+            prop_assert!((1..=waiting).contains(&share(waiting)));
+        }
+
+        #[test]
+        fn the_mean_stays_between_its_parts(before in 0u64..1_000_000_000, task in 0u64..1_000_000_000) {
+            let (before, task) = (Duration::from_nanos(before), Duration::from_nanos(task));
+            let after = mean(Some(before), task);
+            prop_assert!(after <= before.max(task) && after + Duration::from_nanos(1) >= before.min(task));
+        }
+    }
+}

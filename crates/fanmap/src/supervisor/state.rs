@@ -1,0 +1,332 @@
+//! What a pool's lock protects: the queue, the seats, and what is owed to the sinks.
+//!
+//! Nothing here waits, starts anything or calls out: ends are collected and handed over once the lock is released.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::outcome::{Exit, Outcome, WorkerLost};
+use crate::supervisor::job::{Broken, End, Job, Place, Sink};
+use crate::supervisor::launcher::Start;
+use crate::supervisor::policy;
+use crate::supervisor::seat::{Said, Seat, Stage};
+use crate::transport::stream::Body;
+
+/// Whether a pool takes tasks.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// It does.
+    Open,
+    /// It finishes what it has, then ends its workers.
+    Closing,
+    /// It cannot go on.
+    Broken(Arc<Broken>),
+}
+
+/// What new workers are told first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Setup {
+    pub(super) body: Body,
+    /// Descriptors that go with it.
+    pub(super) fds: Arc<Vec<OwnedFd>>,
+}
+
+/// An end that is owed to a sink.
+pub(super) struct Owed {
+    sink: Arc<dyn Sink>,
+    key: u64,
+    end: End,
+}
+
+impl Owed {
+    /// Hands the end over. Never under the pool's lock: the sink may call the pool.
+    pub(super) fn deliver(self) {
+        self.sink.finished(self.key, self.end);
+    }
+}
+
+/// What the lock protects.
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) queue: VecDeque<Arc<Job>>,
+    pub(super) seats: Vec<Seat>,
+    pub(super) owed: Vec<Owed>,
+    pub(super) setup: Setup,
+    /// What starts workers, while no supervisor has it.
+    pub(super) start: Option<Start>,
+    /// The supervisor's thread, while it runs and until somebody joins it.
+    pub(super) thread: Option<JoinHandle<()>>,
+    /// Whether the supervisor runs.
+    pub(super) supervised: bool,
+    /// Since when there has been nothing to do.
+    pub(super) idle_since: Option<Instant>,
+    pub(super) next_id: u64,
+    failed_starts: u32,
+    limit: usize,
+}
+
+impl State {
+    pub(super) fn new(limit: usize, start: Start) -> Self {
+        Self {
+            phase: Phase::Open,
+            queue: VecDeque::new(),
+            seats: Vec::new(),
+            owed: Vec::new(),
+            setup: Setup::default(),
+            start: Some(start),
+            thread: None,
+            supervised: false,
+            idle_since: None,
+            next_id: 0,
+            failed_starts: 0,
+            limit,
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Gives queued tasks to workers with room, then lets idle workers take from busy ones.
+    pub(super) fn dispatch(&mut self) {
+        self.send_queued();
+        while self.queue.is_empty() && self.take_back_for_the_idle() {
+            self.send_queued();
+        }
+        let busy = !self.queue.is_empty() || self.seats.iter().any(|seat| seat.load() > 0);
+        self.idle_since = if busy {
+            None
+        } else {
+            self.idle_since.or_else(|| Some(Instant::now()))
+        };
+    }
+
+    fn send_queued(&mut self) {
+        let growing = self.staying() < self.limit || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
+        while let Some(job) = self.queue.front() {
+            if job.has_ended() {
+                self.queue.pop_front();
+                continue;
+            }
+            let credit = policy::credit(job.function.mean_task(), growing);
+            let roomy = self.seats.iter_mut().filter(|seat| seat.has_room(credit));
+            let Some(seat) = roomy.min_by_key(|seat| seat.load()) else {
+                return;
+            };
+            if let Some(job) = self.queue.pop_front() {
+                seat.send(job);
+            }
+        }
+    }
+
+    /// One idle worker gets half of what waits at the worker where most waits. False if there is nobody to give or take.
+    fn take_back_for_the_idle(&mut self) -> bool {
+        if !self.seats.iter().any(Seat::is_idle) {
+            return false;
+        }
+        // Leaving workers keep what they have: they were given no more than they may run.
+        let fullest = self
+            .seats
+            .iter_mut()
+            .filter(|seat| seat.load() > 1)
+            .max_by_key(|seat| seat.waiting());
+        let Some(seat) = fullest else {
+            return false;
+        };
+        let taken = seat.take_back(policy::share(seat.waiting()));
+        let any = !taken.is_empty();
+        self.queue.extend(taken);
+        any
+    }
+
+    /// How many workers are there and not about to leave.
+    fn staying(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.stage != Stage::Leaving).count()
+    }
+
+    /// How many workers to start now.
+    pub(super) fn starts(&self) -> usize {
+        if matches!(self.phase, Phase::Broken(_)) {
+            return 0;
+        }
+        let unused = self
+            .seats
+            .iter()
+            .filter(|seat| seat.stage == Stage::Starting || seat.is_idle())
+            .count();
+        let waiting: usize = self.seats.iter().map(|seat| seat.waiting()).sum();
+        policy::starts(self.queue.len() + waiting, unused, self.staying(), self.limit)
+    }
+
+    /// Reads what every worker has said.
+    pub(super) fn listen(&mut self) {
+        let mut refusal = None;
+        let mut said = Vec::new();
+        for seat in &mut self.seats {
+            seat.listen(&mut said);
+        }
+        for one in said {
+            match one {
+                Said::Ready => self.failed_starts = 0,
+                Said::Refused(why) => refusal = Some(why),
+                Said::Finished(job, outcome) => self.end(&job, End::Outcome(outcome)),
+            }
+        }
+        if let Some(why) = refusal {
+            self.break_down(Broken {
+                reason: "a worker process could not get ready".to_owned(),
+                refusal: Some(why),
+            });
+        }
+    }
+
+    /// Settles the tasks of workers that have ended and whose exit is known.
+    pub(super) fn bury(&mut self) {
+        let mut at = 0;
+        while at < self.seats.len() {
+            let Some(exit) = self.seats[at].exit.filter(|_| self.seats[at].gone) else {
+                at += 1;
+                continue;
+            };
+            let mut seat = self.seats.remove(at);
+            let (lost, unstarted) = seat.bury();
+            let pid = seat.pid().unwrap_or(0);
+            for job in lost {
+                self.end(&job, End::Outcome(Outcome::Lost(WorkerLost { pid, exit })));
+            }
+            for job in unstarted.into_iter().rev() {
+                self.queue.push_front(job);
+            }
+            if seat.stage == Stage::Starting {
+                self.start_failed(&format!("a worker process ended before it was ready: {exit}"));
+            }
+        }
+    }
+
+    /// A worker could not be started, or ended before it was ready.
+    pub(super) fn start_failed(&mut self, why: &str) {
+        if self.seats.iter().any(|seat| seat.stage == Stage::Ready) {
+            // There is no room for as many as were asked for; those that live carry on.
+            self.limit = self.staying().max(1);
+            return;
+        }
+        self.failed_starts += 1;
+        if policy::gives_up(self.failed_starts) {
+            let times = self.failed_starts;
+            self.break_down(Broken {
+                reason: format!("no worker process could be started ({times} tries); the last time, {why}"),
+                refusal: None,
+            });
+        }
+    }
+
+    /// The template is gone. Its workers die with it; how they ended will not be told.
+    pub(super) fn template_gone(&mut self) {
+        for seat in &mut self.seats {
+            match &seat.process {
+                Some(_) => seat.exit = seat.exit.or(Some(Exit::Unknown)),
+                // Never reported: it died with the template, or was never forked.
+                None => (seat.gone, seat.exit) = (true, Some(Exit::Unknown)),
+            }
+            seat.kill();
+        }
+        self.failed_starts += 1;
+        if policy::gives_up(self.failed_starts) {
+            self.break_down(Broken {
+                reason: "the process that forks the workers ended again and again".to_owned(),
+                refusal: None,
+            });
+        }
+    }
+
+    /// Gives up: every worker is killed and every task that is not done fails.
+    pub(super) fn break_down(&mut self, broken: Broken) {
+        self.give_up(broken);
+        self.seats.iter_mut().for_each(Seat::kill);
+    }
+
+    /// Every task that is not done fails, and no more are taken. The workers are the caller's to end.
+    pub(super) fn give_up(&mut self, broken: Broken) {
+        if matches!(self.phase, Phase::Broken(_)) {
+            return;
+        }
+        let broken = Arc::new(broken);
+        self.phase = Phase::Broken(Arc::clone(&broken));
+        let mut jobs = Vec::new();
+        for seat in &mut self.seats {
+            let (lost, unstarted) = seat.bury();
+            jobs.extend(lost.into_iter().chain(unstarted));
+        }
+        jobs.extend(std::mem::take(&mut self.queue));
+        for job in jobs {
+            self.end(&job, End::Broken(Arc::clone(&broken)));
+        }
+    }
+
+    /// Cancels every task that has not started.
+    pub(super) fn cancel_waiting(&mut self) {
+        let mut jobs: Vec<_> = std::mem::take(&mut self.queue).into();
+        for seat in &mut self.seats {
+            jobs.extend(seat.take_back(usize::MAX));
+        }
+        for job in jobs {
+            self.end(&job, End::Outcome(Outcome::Cancelled));
+        }
+    }
+
+    /// Cancels one task: true if it will never run.
+    pub(super) fn cancel(&mut self, job: &Arc<Job>) -> bool {
+        match job.move_to(Place::Ended) {
+            Place::Queued => {}
+            Place::Sent { link, slot, seat } => {
+                if !link.word(slot as usize).is_some_and(|word| word.cancel()) {
+                    job.move_to(Place::Sent { link, slot, seat });
+                    return false;
+                }
+            }
+            Place::Ended => return false,
+        }
+        self.owe(job, End::Outcome(Outcome::Cancelled));
+        true
+    }
+
+    /// Gives up on one task: cancels it if it has not started, and ends its worker if it runs. False if it has ended.
+    pub(super) fn kill(&mut self, job: &Arc<Job>) -> bool {
+        if self.cancel(job) {
+            return true;
+        }
+        match job.move_to(Place::Ended) {
+            Place::Sent { link, slot, seat } => {
+                if !link.word(slot as usize).is_some_and(|word| word.condemn()) {
+                    job.move_to(Place::Sent { link, slot, seat });
+                    return false;
+                }
+                if let Some(seat) = self.seats.iter_mut().find(|one| one.key == seat) {
+                    seat.kill();
+                }
+            }
+            _ => return false,
+        }
+        self.owe(job, End::Outcome(Outcome::Cancelled));
+        true
+    }
+
+    /// The end of a job, unless it has had one.
+    fn end(&mut self, job: &Arc<Job>, end: End) {
+        if !matches!(job.move_to(Place::Ended), Place::Ended) {
+            self.owe(job, end);
+        }
+    }
+
+    fn owe(&mut self, job: &Arc<Job>, end: End) {
+        self.owed.push(Owed {
+            sink: Arc::clone(&job.sink),
+            key: job.key,
+            end,
+        });
+    }
+}

@@ -1,0 +1,213 @@
+//! The messages on the control socket.
+//!
+//! The parent invites: [`Invitation`] carries a worker's link and bells as descriptors. A worker that the parent started
+//! itself reads the one that is meant for it; a template reads many, forks a worker for each, and reports what became of
+//! them with [`Report`]s. The end of the socket tells a template that its parent is gone.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use fanmap_shm::bell::Bell;
+use fanmap_shm::link::Link;
+use fanmap_shm::process::Process;
+use fanmap_shm::socket::Socket;
+
+use crate::outcome::Exit;
+
+/// All that a new worker needs to join a pool.
+#[derive(Debug)]
+pub struct Invitation {
+    pub(crate) key: u64,
+    pub(crate) parent: u32,
+    pub(crate) link: Arc<Link>,
+    pub(crate) my_bell: Bell,
+    pub(crate) parent_bell: Bell,
+    /// Descriptors that came along for the handler.
+    pub(crate) extra: Vec<OwnedFd>,
+}
+
+impl Invitation {
+    /// The process that supervises the worker.
+    #[must_use]
+    pub fn parent(&self) -> u32 {
+        self.parent
+    }
+
+    /// Takes the descriptors that came along for the handler, in the order they were given.
+    #[must_use]
+    pub fn take_extra(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.extra)
+    }
+
+    /// Sends an invitation to join a pool of this process.
+    pub(crate) fn send(
+        socket: &Socket,
+        key: u64,
+        link: &Link,
+        worker_bell: &Bell,
+        parent_bell: &Bell,
+        extra: &[OwnedFd],
+    ) -> io::Result<()> {
+        let mut message = [0; 16];
+        message[..8].copy_from_slice(&key.to_ne_bytes());
+        message[8..].copy_from_slice(&u64::from(std::process::id()).to_ne_bytes());
+        let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd()];
+        fds.extend(extra.iter().map(AsFd::as_fd));
+        socket.send(&message, &fds)
+    }
+
+    /// Reads an invitation.
+    pub(crate) fn read(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Self> {
+        let broken = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a broken invitation came over the control socket",
+            )
+        };
+        let numbers: [u64; 2] = longs(message).ok_or_else(broken)?;
+        let mut fds = fds.into_iter();
+        let (Some(link), Some(mine), Some(parents)) = (fds.next(), fds.next(), fds.next()) else {
+            return Err(broken());
+        };
+        Ok(Self {
+            key: numbers[0],
+            parent: u32::try_from(numbers[1]).map_err(|_| broken())?,
+            link: Arc::new(Link::open(link)?),
+            my_bell: Bell::from_fd(mine),
+            parent_bell: Bell::from_fd(parents),
+            extra: fds.collect(),
+        })
+    }
+}
+
+/// What a template tells its parent.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The worker `key` runs.
+    Started {
+        /// The worker.
+        key: u64,
+        /// The process.
+        process: Process,
+    },
+    /// The worker `key` could not be started.
+    Failed {
+        /// The worker.
+        key: u64,
+        /// The operating system's number of the error.
+        errno: i32,
+    },
+    /// The worker `key` has ended.
+    Ended {
+        /// The worker.
+        key: u64,
+        /// How.
+        exit: Exit,
+    },
+}
+
+const STARTED: u64 = 1;
+const FAILED: u64 = 2;
+const CODE: u64 = 3;
+const SIGNAL: u64 = 4;
+const UNKNOWN: u64 = 5;
+
+impl Report {
+    pub(crate) fn send(&self, socket: &Socket) -> io::Result<()> {
+        let (tag, key, value) = match self {
+            Report::Started { key, process } => (STARTED, *key, i64::from(process.pid())),
+            Report::Failed { key, errno } => (FAILED, *key, i64::from(*errno)),
+            Report::Ended { key, exit } => match exit {
+                Exit::Code(code) => (CODE, *key, i64::from(*code)),
+                Exit::Signal(signal) => (SIGNAL, *key, i64::from(*signal)),
+                Exit::Unknown => (UNKNOWN, *key, 0),
+            },
+        };
+        let mut message = [0; 24];
+        message[..8].copy_from_slice(&tag.to_ne_bytes());
+        message[8..16].copy_from_slice(&key.to_ne_bytes());
+        message[16..].copy_from_slice(&value.to_ne_bytes());
+        match self {
+            Report::Started { process, .. } => socket.send(&message, &[process.as_fd()]),
+            _ => socket.send(&message, &[]),
+        }
+    }
+
+    /// What the message says, or `None` if it is nonsense.
+    pub(crate) fn read(message: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
+        let [tag, key, value] = longs(message)?;
+        let value = i32::try_from(value as i64).ok()?;
+        Some(match tag {
+            STARTED => Report::Started {
+                key,
+                process: Process::from_fd(u32::try_from(value).ok()?, fds.into_iter().next()?),
+            },
+            FAILED => Report::Failed { key, errno: value },
+            CODE => Report::Ended {
+                key,
+                exit: Exit::Code(value),
+            },
+            SIGNAL => Report::Ended {
+                key,
+                exit: Exit::Signal(value),
+            },
+            UNKNOWN => Report::Ended {
+                key,
+                exit: Exit::Unknown,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// `N` numbers and nothing more.
+fn longs<const N: usize>(message: &[u8]) -> Option<[u64; N]> {
+    (message.len() == 8 * N)
+        .then(|| std::array::from_fn(|at| u64::from_ne_bytes(std::array::from_fn(|k| message[8 * at + k]))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fanmap_shm::socket::Received;
+
+    fn message(socket: &Socket) -> (Vec<u8>, Vec<OwnedFd>) {
+        match socket.receive().unwrap() {
+            Received::Message(bytes, fds) => (bytes, fds),
+            other => panic!("expected a message, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_invitation_arrives_with_all_its_descriptors() {
+        let (ours, theirs) = Socket::pair().unwrap();
+        let (link, one, two) = (Link::create().unwrap(), Bell::new().unwrap(), Bell::new().unwrap());
+        let extra = vec![Bell::new().unwrap().as_fd().try_clone_to_owned().unwrap()];
+        Invitation::send(&ours, 9, &link, &one, &two, &extra).unwrap();
+        let (bytes, fds) = message(&theirs);
+        let mut invitation = Invitation::read(&bytes, fds).unwrap();
+        assert_eq!((invitation.key, invitation.parent()), (9, std::process::id()));
+        assert_eq!(invitation.take_extra().len(), 1);
+    }
+
+    #[test]
+    fn reports_come_back_as_they_were_and_nonsense_is_refused() {
+        let (ours, theirs) = Socket::pair().unwrap();
+        for exit in [Exit::Code(3), Exit::Signal(11), Exit::Unknown] {
+            Report::Ended { key: 4, exit }.send(&ours).unwrap();
+            let (bytes, fds) = message(&theirs);
+            let Some(Report::Ended { key: 4, exit: seen }) = Report::read(&bytes, fds) else {
+                panic!("another report")
+            };
+            assert_eq!(seen, exit);
+        }
+        assert!(Report::read(&[0; 24], Vec::new()).is_none());
+        assert!(Report::read(b"short", Vec::new()).is_none());
+        let started = [1u64, 4, 7].map(u64::to_ne_bytes).concat();
+        assert!(
+            Report::read(&started, Vec::new()).is_none(),
+            "no descriptor came with it"
+        );
+    }
+}

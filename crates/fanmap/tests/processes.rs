@@ -1,0 +1,269 @@
+//! The pool of processes, with real processes.
+
+use std::collections::HashSet;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use fanmap::{ErrorKind, Joined, Pending, ProcessPool};
+use proptest::prelude::*;
+
+fn square(x: u64) -> u64 {
+    x.wrapping_mul(x)
+}
+
+fn echo(bytes: Vec<u8>) -> Vec<u8> {
+    bytes
+}
+
+fn fail_on_odd(x: u64) -> u64 {
+    assert!(x % 2 == 0, "{x} is odd");
+    x
+}
+
+fn die_on_three(x: u64) -> u64 {
+    if x == 3 {
+        std::process::abort();
+    }
+    x
+}
+
+fn my_pid((): ()) -> u32 {
+    std::process::id()
+}
+
+/// Waits for the pipe (any file) to have an end: a task that runs until the test says so.
+fn wait_for_file(path: String) -> u32 {
+    // Opening a FIFO for reading waits until somebody opens it for writing.
+    std::fs::File::open(path).expect("the test made the pipe");
+    std::process::id()
+}
+
+fanmap::register!(square, echo, fail_on_odd, die_on_three, my_pid, wait_for_file);
+
+/// What the workers run: this test binary, with arguments that name this test.
+#[test]
+fn worker_entry() {
+    fanmap::init();
+}
+
+fn pool(workers: usize) -> ProcessPool {
+    builder().workers(workers).build().unwrap()
+}
+
+fn builder() -> fanmap::ProcessPoolBuilder {
+    ProcessPool::builder().worker_args(["worker_entry", "--exact", "--nocapture", "--test-threads=1"])
+}
+
+fn end(pool: &ProcessPool) {
+    pool.close(Pending::Finish);
+    assert_eq!(pool.join(None), Joined::All);
+    assert_eq!(pool.workers(), []);
+}
+
+/// A named pipe in a directory of its own.
+struct Gate(std::path::PathBuf);
+
+impl Gate {
+    fn new(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("fanmap-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(directory.join("gate"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        Self(directory)
+    }
+
+    fn path(&self) -> String {
+        self.0.join("gate").to_str().unwrap().to_owned()
+    }
+
+    /// Waits until somebody waits at the gate, and lets them through.
+    fn open(&self) {
+        drop(std::fs::File::options().write(true).open(self.path()).unwrap());
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_task_runs_in_another_process() {
+    let pool = pool(1);
+    let pid = pool.submit(my_pid, ()).unwrap().wait().unwrap();
+    assert_ne!(pid, std::process::id());
+    assert_eq!(pool.workers(), [pid]);
+    end(&pool);
+}
+
+#[test]
+fn a_long_argument_and_result_pass_whole() {
+    let pool = pool(1);
+    let long: Vec<u8> = (0..5_000_000u32).map(|k| (k * 7) as u8).collect();
+    assert!(pool.submit(echo, long.clone()).unwrap().wait().unwrap() == long);
+    end(&pool);
+}
+
+#[test]
+fn a_panic_is_its_own_tasks_error() {
+    let pool = pool(2);
+    let results: Vec<_> = pool.map(0..6u64, fail_on_odd).unwrap().collect();
+    for (k, result) in results.iter().enumerate() {
+        match result {
+            Ok(value) => assert_eq!(*value, k as u64),
+            Err(error) => {
+                assert_eq!((error.kind(), error.item()), (ErrorKind::Panicked, Some(k as u64)));
+                assert!(error.message().contains(&format!("{k} is odd")), "{error}");
+            }
+        }
+    }
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 3);
+    end(&pool);
+}
+
+#[test]
+fn a_lost_worker_fails_only_its_own_task() {
+    let pool = pool(2);
+    let results: Vec<_> = pool.map(0..200u64, die_on_three).unwrap().collect();
+    for (k, result) in results.iter().enumerate() {
+        if k == 3 {
+            let error = result.as_ref().unwrap_err();
+            assert_eq!((error.kind(), error.item()), (ErrorKind::WorkerLost, Some(3)));
+            assert!(error.message().contains("SIGABRT"), "{error}");
+        } else {
+            assert_eq!(result, &Ok(k as u64));
+        }
+    }
+    end(&pool);
+}
+
+#[test]
+fn a_worker_is_replaced_after_its_tasks() {
+    let pool = builder().workers(1).max_tasks_per_worker(2).build().unwrap();
+    let pids: Vec<u32> = pool.map([(); 6], my_pid).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(pids.iter().collect::<HashSet<_>>().len(), 3);
+    for pair in pids.chunks(2) {
+        assert_eq!(pair[0], pair[1]);
+    }
+    end(&pool);
+}
+
+#[test]
+fn a_waiting_task_is_cancelled_exactly_and_a_running_one_is_not() {
+    let (pool, gate) = (pool(1), Gate::new("cancel"));
+    let running = pool.submit(wait_for_file, gate.path()).unwrap();
+    let waiting = pool.submit(square, 3).unwrap();
+    assert!(waiting.cancel());
+    assert_eq!(waiting.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+    gate.open();
+    let pid = running.wait().unwrap();
+    assert_eq!(pool.submit(my_pid, ()).unwrap().wait().unwrap(), pid);
+    end(&pool);
+}
+
+#[test]
+fn nothing_waits_behind_a_slow_task_while_a_worker_is_idle() {
+    let (pool, gate) = (pool(2), Gate::new("slow"));
+    // Both workers are up and have done a task, so tasks are sent ahead from now on.
+    pool.map(0..8u64, square).unwrap().for_each(drop);
+    let slow = pool.submit(wait_for_file, gate.path()).unwrap();
+    let others: Vec<_> = (0..40u64).map(|k| pool.submit(square, k).unwrap()).collect();
+    for (k, other) in others.into_iter().enumerate() {
+        assert_eq!(other.wait().unwrap(), (k * k) as u64);
+    }
+    assert!(!slow.is_done());
+    gate.open();
+    slow.wait().unwrap();
+    end(&pool);
+}
+
+#[test]
+fn closing_cancels_what_has_not_started_if_asked() {
+    let (pool, gate) = (pool(1), Gate::new("close"));
+    let running = pool.submit(wait_for_file, gate.path()).unwrap();
+    let waiting: Vec<_> = (0..5).map(|k| pool.submit(square, k).unwrap()).collect();
+    // Opening the gate returns once the task waits there, so it has started; it is let through only then.
+    gate.open();
+    pool.close(Pending::Cancel);
+    assert!(running.wait().is_ok());
+    for future in waiting {
+        if let Err(error) = future.wait() {
+            assert_eq!(error.kind(), ErrorKind::Cancelled);
+        }
+    }
+    assert_eq!(pool.submit(square, 1).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(pool.join(None), Joined::All);
+}
+
+#[test]
+fn callbacks_run_when_the_task_ends() {
+    let pool = pool(1);
+    let (done, heard) = mpsc::channel();
+    let future = pool.submit(square, 9).unwrap();
+    future.on_done(move || done.send(()).unwrap());
+    heard.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert_eq!(future.wait().unwrap(), 81);
+    end(&pool);
+}
+
+#[test]
+fn a_dropped_map_leaves_the_pool_usable() {
+    let pool = pool(2);
+    let mut map = pool.map(0.., square).unwrap();
+    assert_eq!(map.next(), Some(Ok(0)));
+    drop(map);
+    assert_eq!(pool.submit(square, 5).unwrap().wait(), Ok(25));
+    end(&pool);
+}
+
+#[test]
+fn an_unregistered_function_is_refused_at_the_call() {
+    fn stranger(x: u64) -> u64 {
+        x
+    }
+    let pool = pool(1);
+    let error = pool.submit(stranger, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.message().contains("register!"), "{error}");
+}
+
+#[test]
+fn workers_that_cannot_live_break_the_pool() {
+    let pool = ProcessPool::builder()
+        .workers(2)
+        .worker_args(["--no-such-option"])
+        .build()
+        .unwrap();
+    let error = pool.submit(square, 1).unwrap().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broken);
+    assert!(error.message().contains("before it was ready"), "{error}");
+    assert_eq!(pool.submit(square, 1).unwrap_err().kind(), ErrorKind::Broken);
+    end(&pool);
+}
+
+#[test]
+fn an_idle_pool_gives_its_processes_up_and_starts_them_again() {
+    let pool = builder().workers(1).idle(Duration::from_millis(1)).build().unwrap();
+    let first = pool.submit(my_pid, ()).unwrap().wait().unwrap();
+    // Closed or not, `join` waits until the supervisor has nothing left.
+    assert_eq!(pool.join(Some(Instant::now() + Duration::from_secs(60))), Joined::All);
+    assert_eq!(pool.workers(), []);
+    assert_ne!(pool.submit(my_pid, ()).unwrap().wait().unwrap(), first);
+    end(&pool);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn a_parallel_map_is_the_map(items in prop::collection::vec(any::<u64>(), 0..300), workers in 1usize..4, window in 1usize..50) {
+        let pool = pool(workers);
+        let parallel: Result<Vec<u64>, _> = pool.map(items.clone(), square).unwrap().window(window).unwrap().collect();
+        prop_assert_eq!(parallel.unwrap(), items.into_iter().map(square).collect::<Vec<_>>());
+        end(&pool);
+    }
+}

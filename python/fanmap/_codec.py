@@ -1,0 +1,185 @@
+"""How Python objects become bytes for another process, and objects again.
+
+An `Encoder` at each end: the parent's, one for each pool, encodes functions and items; a worker's, with
+`to_parent=True`, encodes results. `decode` is the same at both ends.
+
+Most of what travels goes by name or is plain data, and costs a C pickle and a look at each class it meets. Only when
+something must go by value is `_byvalue`, and with it cloudpickle, imported; a worker that never meets such a thing
+never loads it.
+
+What cannot be pickled raises `pickle.PicklingError` for that one object, saying what it is and where it sits.
+"""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+from types import BuiltinFunctionType, FunctionType
+
+from . import _classes
+from ._reference import BY_VALUE, IMPORTED, Forked, dispatch_table, named_kind
+from ._remote import decode_exception, encode_exception
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pickle import PickleBuffer
+    from typing import Any
+
+    from ._byvalue import Sender
+    from ._reference import Policy
+
+    BufferCallback = Callable[[PickleBuffer], bool]
+
+__all__ = ["BY_VALUE", "IMPORTED", "Encoder", "Forked", "decode", "decode_exception"]
+
+PROTOCOL = 5
+_ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
+_NAMED = frozenset({FunctionType, BuiltinFunctionType, type})
+# A buffer smaller than this goes in band: its copy costs less than a blob's bookkeeping. One larger would be copied
+# twice more than it need be.
+LARGE = 64 * 1024
+# Longer tuples than this are sooner pickled than looked through.
+_SHORT = 8
+
+_dumps = pickle.dumps
+
+
+def decode(data: bytes | bytearray | memoryview, buffers: Iterable[Any] | None = None) -> Any:
+    """The object. Whatever its own unpickling raises is raised here."""
+    return pickle.loads(data, buffers=buffers)
+
+
+class Encoder:
+    """Encodes what one process sends to others of one pool, or to its parent.
+
+    Any number of threads may use it at once.
+    """
+
+    def __init__(self, policy: Policy = BY_VALUE, *, to_parent: bool = False) -> None:
+        self._policy = policy
+        self._to_parent = to_parent
+        self._sender: Sender | None = None
+        # Whether an item so far had to go by value: then the next ones are not tried by name first.
+        self._items_by_value = False
+
+    def encode_function(self, function: Any) -> bytes:
+        """Encode the function of one call, as it is now.
+
+        To be called for each `submit` and each `map`, before their arguments are encoded: it also starts a new call,
+        for which changed classes and globals are looked at anew.
+        """
+        if self._sender is not None:
+            self._sender.new_call()
+        kind = type(function)
+        if kind in _NAMED and self._reference(function) is NotImplemented:
+            return _dumps(function, PROTOCOL)
+        return self._encode(function, None, None, by_value=kind is FunctionType)
+
+    def encode(
+        self, obj: object, what: str = "the task's argument", buffers: list[PickleBuffer] | None = None
+    ) -> bytes:
+        """Encode an item, the arguments of a call, or a result; `what` is how an error names it.
+
+        With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
+        """
+        kind = type(obj)
+        if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
+            # Nothing in it can need more than the C pickle, which is ten times as fast.
+            return _dumps(obj, PROTOCOL)
+        return self._encode(obj, what, buffers, by_value=self._items_by_value)
+
+    def encode_exception(self, exc: BaseException) -> bytes:
+        """Encode what a task raised, for `decode_exception` at the parent; never fails."""
+        return encode_exception(exc, lambda obj: self.encode(obj, "the exception"))
+
+    def _encode(self, obj: Any, what: str | None, buffers: list[PickleBuffer] | None, *, by_value: bool) -> bytes:
+        if not by_value:
+            try:
+                return self._dumps_by_name(obj, buffers)
+            except Exception:
+                # Perhaps cloudpickle can. If not, what it says is as good.
+                if buffers is not None:
+                    buffers.clear()
+        try:
+            data = self._by_value().dumps(obj, _callback(buffers))
+        except Exception as error:
+            raise self._explain(obj, what, error) from error
+        if what is not None:
+            self._items_by_value = True
+        return data
+
+    def _dumps_by_name(self, obj: Any, buffers: list[PickleBuffer] | None) -> bytes:
+        file = BytesIO()
+        _ByName(file, self._reference, _callback(buffers)).dump(obj)
+        return file.getvalue()
+
+    def _by_value(self) -> Sender:
+        if self._sender is None:
+            from ._byvalue import Sender
+
+            self._sender = Sender(self._policy, self._reference, to_parent=self._to_parent)
+        return self._sender
+
+    def _reference(self, obj: Any) -> Any:
+        """How to name a function or class: the policy's answer, but for classes that came from the parent."""
+        if self._to_parent and isinstance(obj, type):
+            ident = _classes.received(obj)
+            if ident is not None:
+                return _classes.find, (ident,)
+        return self._policy.reference(obj)
+
+    def _explain(self, obj: object, what: str | None, error: Exception) -> Exception:
+        from . import _culprit
+
+        name = _culprit.function_name(obj) if what is None else what
+        return _culprit.explain(name, obj, error, self._by_value().dumps, to_parent=self._to_parent)
+
+
+def _callback(buffers: list[PickleBuffer] | None) -> BufferCallback | None:
+    """Pickle's `buffer_callback`, which sorts buffers: into `buffers`, or in band if it returns true."""
+    if buffers is None:
+        return None
+
+    def in_band(buffer: PickleBuffer) -> bool:
+        try:
+            with buffer.raw() as raw:
+                small = raw.nbytes < LARGE
+        except BufferError:
+            return True  # not contiguous: only a copy of it can be sent
+        if not small:
+            buffers.append(buffer)
+        return small
+
+    return in_band
+
+
+def _is_atoms(values: Any) -> bool:
+    return len(values) <= _SHORT and all(type(value) in _ATOMS for value in values)
+
+
+class _NeedsValue(Exception):
+    """Something met that does not go by name."""
+
+
+class _ByName(pickle.Pickler):
+    """The C pickler, but for what goes by value: there it gives up, and the whole is pickled by `_byvalue`.
+
+    It must look, for the C pickler writes a class of `__main__` as a name, and only the worker would find it missing.
+    """
+
+    def __init__(self, file: BytesIO, reference: Callable[[Any], Any], buffer_callback: BufferCallback | None) -> None:
+        self.dispatch_table = dispatch_table()
+        self._reference = reference
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if named_kind(kind):
+            named = self._reference(obj)
+            if named is None:
+                raise _NeedsValue
+            return named
+        if kind.__module__ == "typing" and getattr(obj, "__module__", None) == "__main__":
+            raise _NeedsValue  # a TypeVar of `__main__` pickles as a name
+        return NotImplemented

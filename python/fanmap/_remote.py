@@ -1,0 +1,203 @@
+"""Exceptions across processes.
+
+Called at a worker's end for whatever a task raised, and at the parent's to get it back. Neither ever fails: what
+travels is an envelope of strings and bytes alone, and within it, for each exception of the chain, a pickle of its own.
+Where a pickle cannot be made, or cannot be loaded, a `RemoteError` stands in for that one exception, with its name, its
+message and its notes.
+
+The traceback travels as text. At the parent it is the exception's `__cause__`, as with the standard library, but the
+original cause is not lost: it is the cause of that.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any, TypedDict
+
+    class _Link(TypedDict):
+        """One exception of a chain. `cause` and `context` are places in the list of links."""
+
+        type_name: str
+        message: str
+        notes: list[str]
+        payload: bytes | None
+        reason: str
+        cause: int | None
+        context: int | None
+        suppress: bool
+
+
+__all__ = ["RemoteError", "RemoteTraceback", "decode_exception", "encode_exception"]
+
+_OWN_FILES = os.path.dirname(__file__) + os.sep
+# A chain longer than this is cut: the traceback's text tells of the rest as far as Python prints it.
+_LONGEST_CHAIN = 100
+
+
+class RemoteError(Exception):
+    """Stands in for an exception that could not be pickled in the worker, or not be unpickled here.
+
+    `type_name` is the full name of its type, `message` its `str`, `reason` what went wrong with the pickle.
+    """
+
+    def __init__(self, type_name: str, message: str, reason: str = "this exception could not be pickled") -> None:
+        super().__init__(type_name, message, reason)
+        self.type_name = type_name
+        self.message = message
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message} ({self.reason})"
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception as it was in the worker; `tb` is its text."""
+
+    def __init__(self, tb: str) -> None:
+        super().__init__(tb)
+        self.tb = tb
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.tb}"""'
+
+
+def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | None = None) -> bytes:
+    """Encode an exception with its chain and traceback; never fails.
+
+    `encode` is how the worker pickles what it sends to its parent.
+    """
+    try:
+        if encode is None:
+            from ._codec import Encoder
+
+            encode = Encoder(to_parent=True).encode
+        links = _encode_chain(exc, encode)
+    except Exception as error:
+        links = [_bare_link(exc, f"this exception could not be pickled: {_say(error)}")]
+    return pickle.dumps((_format(exc), links), protocol=5)
+
+
+def decode_exception(data: bytes) -> BaseException:
+    """The exception, its `__cause__` a `RemoteTraceback` whose own `__cause__` is the original one; never fails."""
+    try:
+        text, links = pickle.loads(data)
+        chain = [_decode_link(link) for link in links]
+    except Exception as error:
+        reason = f"its report could not be read: {_say(error)}"
+        return RemoteError("unknown", "an exception was raised in a worker", reason)
+    for exc, link in zip(chain, links, strict=True):
+        exc.__cause__ = None if link["cause"] is None else chain[link["cause"]]
+        exc.__context__ = None if link["context"] is None else chain[link["context"]]
+        exc.__suppress_context__ = link["suppress"]
+    first = chain[0]
+    remote = RemoteTraceback(text)
+    remote.__cause__ = first.__cause__
+    first.__cause__ = remote
+    first.__suppress_context__ = links[0]["suppress"]
+    return first
+
+
+def _encode_chain(exc: BaseException, encode: Callable[[object], bytes]) -> list[_Link]:
+    # A flat list with places, not nested envelopes: a chain may be long, and may even be a circle.
+    chain = [exc]
+    places = {id(exc): 0}
+
+    def place(linked: BaseException | None) -> int | None:
+        if linked is None or (id(linked) not in places and len(chain) >= _LONGEST_CHAIN):
+            return None
+        if id(linked) not in places:
+            places[id(linked)] = len(chain)
+            chain.append(linked)
+        return places[id(linked)]
+
+    links = []
+    for link_exc in chain:
+        link = _encode_one(link_exc, encode)
+        link["cause"] = place(link_exc.__cause__)
+        link["context"] = place(link_exc.__context__)
+        link["suppress"] = link_exc.__suppress_context__
+        links.append(link)
+    return links
+
+
+def _encode_one(exc: BaseException, encode: Callable[[object], bytes]) -> _Link:
+    link = _bare_link(exc, "")
+    try:
+        # With its args beside it: an `__init__` that makes the message from its argument would make it twice.
+        link["payload"] = encode((exc, exc.args))
+    except Exception as error:
+        link["reason"] = f"this exception could not be pickled: {_say(error.__cause__ or error)}"
+    return link
+
+
+def _bare_link(exc: BaseException, reason: str) -> _Link:
+    kind = type(exc)
+    notes = getattr(exc, "__notes__", ())
+    return {
+        "type_name": f"{kind.__module__}.{kind.__qualname__}",
+        "message": _text(exc),
+        "notes": [_text(note) for note in notes] if isinstance(notes, (list, tuple)) else [],
+        "payload": None,
+        "reason": reason,
+        "cause": None,
+        "context": None,
+        "suppress": False,
+    }
+
+
+def _decode_link(link: _Link) -> BaseException:
+    exc: BaseException | None = None
+    reason = link["reason"]
+    if link["payload"] is not None:
+        try:
+            loaded, args = pickle.loads(link["payload"])
+            if isinstance(loaded, BaseException):
+                exc = loaded
+                exc.args = args
+            else:
+                reason = f"this exception could not be unpickled: it became a {type(loaded).__qualname__}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            reason = f"this exception could not be unpickled: {_say(error)}"
+    if exc is None:
+        exc = RemoteError(link["type_name"], link["message"], reason)
+    if link["notes"] and getattr(exc, "__notes__", None) != link["notes"]:
+        exc.__notes__ = list(link["notes"])
+    return exc
+
+
+def _format(exc: BaseException) -> str:
+    """The traceback as text, without the frames of our own that lead to the user's function."""
+    import traceback
+
+    try:
+        return "".join(traceback.format_exception(type(exc), exc, _user_part(exc.__traceback__)))
+    except Exception as error:
+        return f"{type(exc).__qualname__} (its traceback could not be formatted: {_say(error)})\n"
+
+
+def _user_part(tb: TracebackType | None) -> TracebackType | None:
+    first = tb
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_OWN_FILES):
+        tb = tb.tb_next
+    # All of it our own: an error of ours, and its place is what matters.
+    return tb or first
+
+
+def _say(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text(error)}"
+
+
+def _text(obj: Any) -> str:
+    try:
+        # str.__str__ of a subclass may be anything; what travels is a plain str.
+        return "".join(str(obj))
+    except Exception:
+        return f"<{type(obj).__qualname__} without a text>"
