@@ -208,6 +208,55 @@ def test_a_global_changed_in_place_between_two_calls_arrives_changed(run: Run) -
     )
 
 
+def test_globals_of_every_kind_that_the_parent_left_alone_keep_what_the_worker_did(run: Run) -> None:
+    run(
+        """
+        import collections, dataclasses, datetime, enum, functools, random, re, weakref
+        @dataclasses.dataclass
+        class Node:
+            name: str
+            kids: list = dataclasses.field(default_factory=list)
+        class Color(enum.Enum):
+            RED = 1
+        Pair = collections.namedtuple("Pair", "x y")
+        def adder(n):
+            return lambda x: x + n
+        loop = Node("loop")
+        loop.kids.append(loop)
+        names = {
+            "a": {"x", "y"}, "b": [Node("n", [Node("m")]), loop], "c": adder(3), "d": functools.partial(adder(1), 2),
+            "e": Pair(1, [2]), "f": Color.RED, "g": re.compile("a"), "h": random.Random(1), "i": datetime.date.today(),
+            "j": {1: Node, "k": adder}, "k": float("nan"), "l": object, "m": collections.OrderedDict(a=1), "n": (),
+            "o": Node("bound").__repr__, "p": functools.lru_cache(adder(4)), "q": bytearray(b"x"), "r": 2 ** 100,
+        }
+        globals().update(names)
+        def overwrite():
+            global a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r
+            a = b = c = d = e = f = g = h = i = j = k = l = m = n = o = p = q = r = "worker"
+        def look():
+            return [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r]
+        w = Worker()
+        w.call(overwrite)
+        assert set(w.call(look)) == {"worker"}, w.call(look)
+        p(1)
+        assert set(w.call(look)) == {"worker"}, "to fill a cache is no change"
+        """
+    )
+
+
+def test_modules_registered_with_cloudpickle_go_by_value(run: Run) -> None:
+    run(
+        """
+        import cloudpickle
+        w = Worker()
+        assert w.call(helper.closure_over, 1) is not None
+        assert b"_make_function" not in w.encoder.encode_function(helper.show)
+        cloudpickle.register_pickle_by_value(helper)
+        assert b"_make_function" in w.encoder.encode_function(helper.show)
+        """
+    )
+
+
 def test_a_worker_that_starts_late_gets_the_values_of_now(run: Run) -> None:
     run(
         """
@@ -503,6 +552,39 @@ def test_a_class_changed_by_its_owner_arrives_changed(run: Run) -> None:
     )
 
 
+def test_properties_methods_and_bases_of_every_kind_work_in_the_worker(run: Run) -> None:
+    run(
+        """
+        import functools, typing
+        T = typing.TypeVar("T")
+        class Meta(type):
+            def hello(cls): return cls.__name__
+        class Base(metaclass=Meta):
+            __slots__ = ("a",)
+        class Box(Base, typing.Generic[T]):
+            __slots__ = ("b", "__dict__")
+            def __init__(self): self.a, self.b = 1, 2
+            @property
+            def x(self): return self.a
+            @functools.cached_property
+            def y(self): return self.b
+            @functools.lru_cache
+            def z(self): return 3
+            class Inner:
+                value = 4
+            def __hidden(self): return 5
+        def look(box):
+            return box.x, box.y, box.z(), Box.Inner.value, box._Box__hidden(), type(box).hello(), Box.Inner.__qualname__
+        class Row(typing.NamedTuple, typing.Generic[T]):
+            a: T
+        w = Worker()
+        assert w.call(look, Box()) == (1, 2, 3, 4, 5, "Box", "Box.Inner")
+        assert w.call(Box()._Box__hidden) == 5
+        assert w.call(lambda row: row._replace(a=2), Row(1)) == Row(2)
+        """
+    )
+
+
 def test_a_class_defined_again_is_another_class(run: Run) -> None:
     run(
         """
@@ -557,7 +639,7 @@ def test_enums_dataclasses_and_named_tuples_of_main_travel_both_ways(run: Run) -
             @abc.abstractmethod
             def run(self): ...
         class Derived(Base):
-            def run(self): return super().__class__.__name__
+            def run(self): return __class__.__name__
         @dataclasses.dataclass
         class Tree:
             kids: "list[Tree]" = dataclasses.field(default_factory=list)
@@ -600,6 +682,15 @@ def test_classes_made_in_one_worker_reach_another_through_the_parent(run: Run) -
         assert n == 1 and type(back) is type(made)
         n, back = one.call(look, made)
         assert type(back) is type(made)
+        def keep():
+            global kept
+            kept = type(make())
+            return kept
+        def change():
+            kept.n = 2
+            return kept()
+        kept_class = one.call(keep)
+        assert kept_class.n == 1 and type(one.call(change)) is kept_class and kept_class.n == 2
         inner = one.call(helper.make_local)
         assert type(two.call(look.__class__.__call__, look, one.call(make))[1]).__name__ == "Made"
         assert type(inner).__qualname__ == "make_local.<locals>.Inner"

@@ -1,0 +1,99 @@
+"""A plain `map` made parallel: threads, supervised processes, and a drop-in for `concurrent.futures`.
+
+    import fanmap
+
+    results = list(fanmap.map(work, items))                          # over processes, ordered, bounded
+    results = list(fanmap.map(fetch, urls, executor="threads"))      # over threads
+
+    with fanmap.ProcessPoolExecutor() as pool:                       # the standard library's names and signatures
+        future = pool.submit(work, item)
+
+Importing this starts no thread and no process. Names are resolved when they are first used, so that a worker process,
+which imports this package too, loads only its own loop.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builtins import TimeoutError
+    from concurrent.futures import (
+        ALL_COMPLETED,
+        FIRST_COMPLETED,
+        FIRST_EXCEPTION,
+        BrokenExecutor,
+        CancelledError,
+        InvalidStateError,
+        as_completed,
+        wait,
+    )
+
+    from ._default import shutdown
+    from ._errors import BrokenProcessPool, BrokenThreadPool, WorkerCrashed
+    from ._future import Future
+    from ._map import MapResult, map
+    from ._processes import ProcessPoolExecutor
+    from ._remote import RemoteError
+    from ._threads import ThreadPoolExecutor
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ALL_COMPLETED",
+    "FIRST_COMPLETED",
+    "FIRST_EXCEPTION",
+    "BrokenExecutor",
+    "BrokenProcessPool",
+    "BrokenThreadPool",
+    "CancelledError",
+    "Future",
+    "InvalidStateError",
+    "MapResult",
+    "ProcessPoolExecutor",
+    "RemoteError",
+    "ThreadPoolExecutor",
+    "TimeoutError",
+    "WorkerCrashed",
+    "as_completed",
+    "map",
+    "shutdown",
+    "wait",
+]
+
+_WHERE = {
+    "ALL_COMPLETED": "concurrent.futures",
+    "FIRST_COMPLETED": "concurrent.futures",
+    "FIRST_EXCEPTION": "concurrent.futures",
+    "BrokenExecutor": "concurrent.futures",
+    "BrokenProcessPool": "fanmap._errors",
+    "BrokenThreadPool": "fanmap._errors",
+    "CancelledError": "concurrent.futures",
+    "Future": "fanmap._future",
+    "InvalidStateError": "concurrent.futures",
+    "MapResult": "fanmap._map",
+    "ProcessPoolExecutor": "fanmap._processes",
+    "RemoteError": "fanmap._remote",
+    "ThreadPoolExecutor": "fanmap._threads",
+    "TimeoutError": "builtins",
+    "WorkerCrashed": "fanmap._errors",
+    "as_completed": "concurrent.futures",
+    "map": "fanmap._map",
+    "shutdown": "fanmap._default",
+    "wait": "concurrent.futures",
+}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        where = _WHERE[name]
+    except KeyError:
+        raise AttributeError(f"module 'fanmap' has no attribute {name!r}") from None
+    import importlib
+
+    value: object = getattr(importlib.import_module(where), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

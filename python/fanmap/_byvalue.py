@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import dis
 import enum
+import functools
 import os
 import typing
 import weakref
@@ -76,6 +77,8 @@ class Sender:
 
     def dumps(self, obj: object, buffer_callback: Callable[[PickleBuffer], bool] | None = None) -> bytes:
         """A pickle of `obj`, preceded by the definitions of the classes it mentions."""
+        if self.to_parent:
+            self.new_call()  # each result is as it is when it is returned
         file = BytesIO()
         pickler = _Pickler(file, self, buffer_callback)
         pickler.dump(obj)
@@ -136,6 +139,8 @@ class _Pickler(Pickler):  # type: ignore[misc]
             return self._class(obj)
         if kind is CellType:
             return reduce_cell(obj)
+        if kind is functools.cached_property:
+            return _main.make_cached_property, (obj.func, obj.attrname)
         if kind is MethodType:
             # By name, so that it is the method of the class over there, not a copy.
             name, owner = obj.__func__.__name__, obj.__self__

@@ -91,23 +91,27 @@ class Encoder:
 
     def encode_exception(self, exc: BaseException) -> bytes:
         """Encode what a task raised, for `decode_exception` at the parent; never fails."""
-        return encode_exception(exc, lambda obj: self.encode(obj, "the exception"))
+        return encode_exception(exc, lambda obj: self._dumps(obj, None, by_value=False)[0])
 
     def _encode(self, obj: Any, what: str | None, buffers: list[PickleBuffer] | None, *, by_value: bool) -> bytes:
+        """Pickle something; `what` is None for a function."""
+        try:
+            data, went_by_value = self._dumps(obj, buffers, by_value=by_value)
+        except Exception as error:
+            raise self._explain(obj, what, error) from error
+        self._items_by_value |= went_by_value and what is not None
+        return data
+
+    def _dumps(self, obj: Any, buffers: list[PickleBuffer] | None, *, by_value: bool) -> tuple[bytes, bool]:
+        """The bytes, and whether something in them went by value; fails as pickle does."""
         if not by_value:
             try:
-                return self._dumps_by_name(obj, buffers)
+                return self._dumps_by_name(obj, buffers), False
             except Exception:
                 # Perhaps cloudpickle can. If not, what it says is as good.
                 if buffers is not None:
                     buffers.clear()
-        try:
-            data = self._by_value().dumps(obj, _callback(buffers))
-        except Exception as error:
-            raise self._explain(obj, what, error) from error
-        if what is not None:
-            self._items_by_value = True
-        return data
+        return self._by_value().dumps(obj, _callback(buffers)), True
 
     def _dumps_by_name(self, obj: Any, buffers: list[PickleBuffer] | None) -> bytes:
         file = BytesIO()

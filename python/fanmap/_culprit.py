@@ -57,7 +57,7 @@ def explain(what: str, obj: object, error: Exception, dumps: Callable[[Any], obj
 
 
 def _is_between_processes(error: Exception) -> bool:
-    """Whether this is how a lock, a queue or the like of multiprocessing refuses to be pickled outside a process's start."""
+    """Whether this is how a lock or a queue of multiprocessing refuses to be pickled once its processes run."""
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _BETWEEN_PROCESSES)
 
 
@@ -136,7 +136,8 @@ def _parts(obj: Any) -> Iterator[tuple[str, object]]:
             yield "an element", value
     elif isinstance(obj, type):
         for name, value in _some(vars(obj).items()):
-            yield f"its class attribute {name!r}", getattr(value, "__func__", value)
+            if name not in ("__dict__", "__weakref__"):
+                yield f"its attribute {name!r}", getattr(value, "__func__", value)
     else:
         attributes = getattr(obj, "__dict__", None)
         if isinstance(attributes, dict):

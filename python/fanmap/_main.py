@@ -133,6 +133,13 @@ def set_cell(cell: CellType, contents: tuple[Any]) -> None:
     cell.cell_contents = contents[0]
 
 
+def make_cached_property(function: Any, name: str | None) -> Any:
+    """A `functools.cached_property`, which before Python 3.12 holds a lock and cannot be pickled as it is."""
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
 def make_cached(function: Any, maxsize: int | None, typed: bool) -> Any:
     """A `functools.lru_cache` around a function of `__main__`. The cache is the worker's own and starts empty."""
     return functools.lru_cache(maxsize=maxsize, typed=typed)(function)

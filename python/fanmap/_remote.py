@@ -76,7 +76,7 @@ def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | Non
         if encode is None:
             from ._codec import Encoder
 
-            encode = Encoder(to_parent=True).encode
+            return Encoder(to_parent=True).encode_exception(exc)
         links = _encode_chain(exc, encode)
     except Exception as error:
         links = [_bare_link(exc, f"this exception could not be pickled: {_say(error)}")]
@@ -132,7 +132,7 @@ def _encode_one(exc: BaseException, encode: Callable[[object], bytes]) -> _Link:
         # With its args beside it: an `__init__` that makes the message from its argument would make it twice.
         link["payload"] = encode((exc, exc.args))
     except Exception as error:
-        link["reason"] = f"this exception could not be pickled: {_say(error.__cause__ or error)}"
+        link["reason"] = f"this exception could not be pickled: {_say(error)}"
     return link
 
 

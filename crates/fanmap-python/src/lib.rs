@@ -1,1 +1,55 @@
-//! .
+//! `fanmap._native`: the engine as Python sees it.
+//!
+//! It converts, detaches from the interpreter, calls the engine, and converts back. Names, docstrings for users and every
+//! decision that needs Python live in the package `fanmap`; nothing here is public.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`convert`] | the engine's errors and ends as Python objects |
+//! | [`wait`] | waits that see Ctrl-C |
+//! | [`threads`] | the pool of threads |
+//! | [`processes`] | the pool of processes, from the parent's side |
+//! | [`map`] | the ordered results of a map, over either |
+//! | [`worker`] | a worker process and the template that forks it |
+//!
+//! # Threads and the interpreter
+//! Engine threads never attach to the interpreter: what they have for Python goes into a queue ([`processes::Completions`],
+//! [`map::MapRun`]) that a Python thread empties. Worker threads of a [`threads::ThreadPool`] are Python's own, attached
+//! once for their whole life. No lock of the engine or of this crate is held while Python code runs or the interpreter is
+//! waited for.
+//!
+//! # Free-threaded builds
+//! Every class is frozen; what changes is behind a mutex or an atomic of its own, named at the field. Nothing relies on the
+//! interpreter's lock.
+
+#![deny(unsafe_code)]
+
+mod convert;
+mod map;
+mod processes;
+mod threads;
+mod wait;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The engine beneath the package `fanmap`. Private.
+#[pymodule(gil_used = false)]
+mod _native {
+    #[pymodule_export]
+    use super::map::MapRun;
+    #[pymodule_export]
+    use super::processes::{Completions, Function, ProcessPool, Ticket};
+    #[pymodule_export]
+    use super::threads::{Seat, ThreadPool};
+    #[pymodule_export]
+    use super::worker::{Invitation, Template, accept, control_pair, empty_stdin, serve};
+
+    use pyo3::prelude::*;
+
+    /// How many tasks can compute at the same time here: affinity and the cgroup's quota count.
+    #[pyfunction]
+    fn cpu_count() -> usize {
+        fanmap::cpus::available()
+    }
+}

@@ -40,6 +40,7 @@ mod worker;
 
 pub use error::{Error, ErrorKind};
 pub use executor::{ProcessPool, ProcessPoolBuilder, Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder};
+pub use fanmap_shm::event::{Event, Wake};
 pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait};
 pub use map::{Map, map};
 pub use outcome::{Exit, Outcome, Panic, WorkerLost};

@@ -10,8 +10,11 @@
 //! It cannot outlive its parent: the kernel kills it when the thread that started it ends.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Instant;
 
+use fanmap_shm::bell::Bell;
+use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
 use fanmap_shm::process::{self, Process};
 use fanmap_shm::ring::Corrupt;
@@ -66,21 +69,27 @@ pub fn serve(invitation: Invitation, handler: &mut dyn Handler) -> Result<Left, 
 }
 
 struct Worker {
-    invitation: Invitation,
+    link: Arc<Link>,
+    my_bell: Bell,
+    parent_bell: Bell,
     calls: FrameReader,
     replies: FrameWriter,
 }
 
 impl Worker {
     fn join(invitation: Invitation) -> Result<Self, Error> {
-        let (calls, replies) = invitation
-            .link
+        let link =
+            Link::open(invitation.link).map_err(|cause| Error::os("map the memory shared with the pool", cause))?;
+        let link = Arc::new(link);
+        let (calls, replies) = link
             .worker_ends()
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "an invitation can be followed only once"))?;
         Ok(Self {
             calls: FrameReader::new(calls),
             replies: FrameWriter::new(replies),
-            invitation,
+            link,
+            my_bell: invitation.my_bell,
+            parent_bell: invitation.parent_bell,
         })
     }
 
@@ -117,7 +126,7 @@ impl Worker {
         argument: Vec<u8>,
         handler: &mut dyn Handler,
     ) -> Result<bool, Error> {
-        let link = std::sync::Arc::clone(&self.invitation.link);
+        let link = Arc::clone(&self.link);
         let word = link.word(slot as usize).ok_or_else(|| nonsense(Corrupt))?;
         if !word.start() {
             self.reply(Kind::Skipped { id }, Vec::new(), handler)?;
@@ -141,7 +150,7 @@ impl Worker {
         loop {
             let frame = self.calls.next().map_err(nonsense)?;
             if self.calls.must_ring_for_space() {
-                self.invitation.parent_bell.ring();
+                self.parent_bell.ring();
             }
             if let Some(frame) = frame {
                 return Ok(frame);
@@ -155,8 +164,8 @@ impl Worker {
         self.replies.push(kind, body.into());
         loop {
             let progress = self.replies.flush().map_err(nonsense)?;
-            if progress && self.invitation.link.parent_asleep().must_ring() {
-                self.invitation.parent_bell.ring();
+            if progress && self.link.parent_asleep().must_ring() {
+                self.parent_bell.ring();
             }
             if self.replies.is_flushed() {
                 return Ok(());
@@ -167,9 +176,9 @@ impl Worker {
 
     /// Sleeps until rung, unless `ready` after raising the flag.
     fn wait(&mut self, handler: &mut dyn Handler, ready: impl Fn(&Self) -> Result<bool, Corrupt>) -> Result<(), Error> {
-        self.invitation.link.worker_asleep().arm();
+        self.link.worker_asleep().arm();
         if !ready(self).map_err(nonsense)? {
-            let bell = &self.invitation.my_bell;
+            let bell = &self.my_bell;
             let mut woken = Ok(Ready::TimedOut);
             handler.sleep(&mut || woken = poll::wait(&[bell.as_fd()], None));
             match woken.map_err(|cause| Error::os("wait for work", cause))? {
@@ -177,7 +186,7 @@ impl Worker {
                 Ready::Some(_) | Ready::TimedOut => bell.hush(),
             }
         }
-        self.invitation.link.worker_asleep().disarm();
+        self.link.worker_asleep().disarm();
         Ok(())
     }
 }

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::link::Link;
@@ -20,7 +19,8 @@ use crate::outcome::Exit;
 pub struct Invitation {
     pub(crate) key: u64,
     pub(crate) parent: u32,
-    pub(crate) link: Arc<Link>,
+    /// Mapped only by the worker itself: a mapping would not survive the template's fork.
+    pub(crate) link: OwnedFd,
     pub(crate) my_bell: Bell,
     pub(crate) parent_bell: Bell,
     /// Descriptors that came along for the handler.
@@ -73,7 +73,7 @@ impl Invitation {
         Ok(Self {
             key: numbers[0],
             parent: u32::try_from(numbers[1]).map_err(|_| broken())?,
-            link: Arc::new(Link::open(link)?),
+            link,
             my_bell: Bell::from_fd(mine),
             parent_bell: Bell::from_fd(parents),
             extra: fds.collect(),

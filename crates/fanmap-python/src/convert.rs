@@ -1,0 +1,66 @@
+//! The engine's errors and ends as Python objects. The one place where Rust becomes Python.
+
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use fanmap::bytes::{Broken, End};
+use fanmap::{Error, ErrorKind, Exit, Outcome};
+
+/// How an outcome is told to Python: the first element of a pair. `python/fanmap/_outcome.py` has the same numbers.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// The value: an object (threads) or bytes (processes).
+    Value = 0,
+    /// What was raised: an exception (threads) or bytes (processes).
+    Raised = 1,
+    /// Nothing.
+    Cancelled = 2,
+    /// Nothing.
+    TimedOut = 3,
+    /// `(pid, exit code)`: negative for a signal, `None` if nobody could tell.
+    Lost = 4,
+    /// `(reason, refusal)`: a sentence, and what the worker's setup raised, encoded, or `None`.
+    Broken = 5,
+}
+
+/// A pair of kind and payload.
+pub(crate) fn pair<'py>(py: Python<'py>, kind: Kind, payload: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    (kind as u8, payload).into_pyobject(py)
+}
+
+/// The pair for an end of a task over processes.
+pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<Bound<'py, PyTuple>> {
+    let none = || py.None().into_bound(py);
+    match end {
+        End::Outcome(Outcome::Value(bytes)) => pair(py, Kind::Value, PyBytes::new(py, &bytes).into_any()),
+        End::Outcome(Outcome::Raised(bytes)) => pair(py, Kind::Raised, PyBytes::new(py, &bytes).into_any()),
+        End::Outcome(Outcome::Cancelled) => pair(py, Kind::Cancelled, none()),
+        End::Outcome(Outcome::TimedOut) => pair(py, Kind::TimedOut, none()),
+        End::Outcome(Outcome::Lost(lost)) => {
+            let code = match lost.exit {
+                Exit::Code(code) => Some(code),
+                Exit::Signal(signal) => Some(-signal),
+                Exit::Unknown => None,
+            };
+            pair(py, Kind::Lost, (lost.pid, code).into_pyobject(py)?.into_any())
+        }
+        End::Broken(why) => pair(py, Kind::Broken, broken(py, &why)?.into_any()),
+    }
+}
+
+/// `(reason, refusal)`.
+pub(crate) fn broken<'py>(py: Python<'py>, why: &Broken) -> PyResult<Bound<'py, PyTuple>> {
+    let refusal = why.refusal.as_ref().map(|bytes| PyBytes::new(py, bytes));
+    (&why.reason, refusal).into_pyobject(py)
+}
+
+/// An engine's error as the exception that the standard library raises in its place.
+pub(crate) fn error(error: &Error) -> PyErr {
+    let message = error.to_string();
+    match error.kind() {
+        ErrorKind::InvalidInput => PyValueError::new_err(message),
+        ErrorKind::Os => PyOSError::new_err(message),
+        _ => PyRuntimeError::new_err(message),
+    }
+}

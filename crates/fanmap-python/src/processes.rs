@@ -1,0 +1,270 @@
+//! The pool of processes, from the parent's side.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyTuple};
+
+use fanmap::Pending;
+use fanmap::bytes::{self, End, ProcessConfig, Sink, Start};
+
+use crate::{convert, wait, worker};
+
+/// A pool of supervised worker processes.
+#[pyclass(frozen, weakref, module = "fanmap._native")]
+pub(crate) struct ProcessPool {
+    /// Shared by itself: the engine's pool has its own lock.
+    pool: bytes::Pool,
+}
+
+/// A function that workers know while somebody holds this.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct Function {
+    pub(crate) function: Arc<bytes::Function>,
+}
+
+/// One submitted task.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct Ticket {
+    ticket: bytes::Ticket,
+}
+
+/// Ends of tasks on their way to the Python thread that completes futures with them.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct Completions {
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Came>,
+    came: Condvar,
+}
+
+/// The ends that have come, with their futures.
+#[derive(Default)]
+struct Came {
+    ends: VecDeque<(Py<PyAny>, End)>,
+    /// How many more will come.
+    expected: usize,
+    /// No more tasks will be submitted.
+    closed: bool,
+}
+
+impl Queue {
+    fn push(&self, future: Py<PyAny>, end: End) {
+        let mut came = self.lock();
+        came.ends.push_back((future, end));
+        came.expected -= 1;
+        drop(came);
+        self.came.notify_one();
+    }
+
+    /// All that have come, waiting for the first. Empty once the queue is closed and nothing is expected.
+    fn take(&self) -> VecDeque<(Py<PyAny>, End)> {
+        let mut came = self.lock();
+        while came.ends.is_empty() && !(came.closed && came.expected == 0) {
+            came = self.came.wait(came).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut came.ends)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.came.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Came> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Moves one task's end, with its future, into a queue. It never touches the interpreter.
+struct Complete {
+    queue: Arc<Queue>,
+    future: Mutex<Option<Py<PyAny>>>,
+}
+
+impl Sink for Complete {
+    fn finished(&self, _key: u64, end: End) {
+        let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(future) = future {
+            self.queue.push(future, end);
+        }
+    }
+}
+
+#[pymethods]
+impl ProcessPool {
+    /// A pool of at most `workers` processes. `start` is `"direct"` (each runs `command`), `"template"` (`command` runs a
+    /// template that forks them) or `"forked"` (the template is the child `pid` behind the socket `fd`).
+    #[new]
+    #[pyo3(signature = (workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None))]
+    fn new(
+        workers: usize,
+        start: &str,
+        command: Option<Vec<String>>,
+        pid: Option<u32>,
+        fd: Option<i32>,
+        max_tasks: Option<u64>,
+        idle: Option<f64>,
+    ) -> PyResult<Self> {
+        let config = ProcessConfig {
+            workers,
+            max_tasks,
+            idle: idle.map(Duration::from_secs_f64),
+        };
+        let start = match (start, command, pid, fd) {
+            ("direct", Some(command), _, _) => Start::Direct(Box::new(move || program(&command))),
+            ("template", Some(command), _, _) => Start::Template(Box::new(move || program(&command))),
+            ("forked", _, Some(pid), Some(fd)) => {
+                let process = bytes::Process::open(pid)?;
+                Start::Forked(Some((process, bytes::Socket::from_fd(worker::adopt(fd)))))
+            }
+            _ => {
+                return Err(PyValueError::new_err(
+                    "a pool starts by a command or by a forked template",
+                ));
+            }
+        };
+        let pool = bytes::Pool::new(config, start).map_err(|error| convert::error(&error))?;
+        Ok(Self { pool })
+    }
+
+    /// A function that workers are sent once.
+    fn function(&self, body: &Bound<'_, PyBytes>) -> PyResult<Function> {
+        let function = self
+            .pool
+            .function(body.as_bytes().to_vec())
+            .map_err(|error| convert::error(&error))?;
+        Ok(Function { function })
+    }
+
+    /// What workers that are started from now on are told first, and descriptors that go with it (copies are taken).
+    fn set_setup(&self, body: &Bound<'_, PyBytes>, fds: Vec<i32>) -> PyResult<()> {
+        let fds = fds
+            .into_iter()
+            .map(worker::duplicate)
+            .collect::<PyResult<Vec<OwnedFd>>>()?;
+        self.pool
+            .set_setup(body.as_bytes().to_vec(), fds)
+            .map_err(|error| convert::error(&error))
+    }
+
+    /// Whether the next task may cause a worker to be started.
+    fn may_start_worker(&self) -> bool {
+        self.pool.may_start_worker()
+    }
+
+    /// Submits a task whose end goes, with `future`, to `completions`.
+    fn submit(
+        &self,
+        function: &Function,
+        argument: &Bound<'_, PyBytes>,
+        completions: &Completions,
+        future: Py<PyAny>,
+    ) -> PyResult<Ticket> {
+        let sink = Arc::new(Complete {
+            queue: Arc::clone(&completions.queue),
+            future: Mutex::new(Some(future)),
+        });
+        let argument = argument.as_bytes().to_vec();
+        completions.queue.lock().expected += 1;
+        match self.pool.submit(&function.function, argument, sink, 0) {
+            Ok(ticket) => Ok(Ticket { ticket }),
+            Err(error) => {
+                completions.queue.lock().expected -= 1;
+                completions.queue.came.notify_all();
+                Err(convert::error(&error))
+            }
+        }
+    }
+
+    /// Takes no more tasks; those that wait are run, or cancelled if `cancel`.
+    fn close(&self, py: Python<'_>, cancel: bool) {
+        py.detach(|| self.pool.close(if cancel { Pending::Cancel } else { Pending::Finish }));
+    }
+
+    /// Waits until no process of the pool is left; false if `timeout` seconds passed first.
+    #[pyo3(signature = (timeout=None))]
+    fn join(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = wait::deadline(timeout)?;
+        wait::join(py, || self.pool.join(deadline))
+    }
+
+    /// Ends every worker now, and fails what is not done. Without `kill` the workers are asked, by SIGTERM.
+    fn end_workers(&self, py: Python<'_>, kill: bool) {
+        py.detach(|| self.pool.end_workers(kill));
+    }
+
+    /// The process ids of the workers.
+    fn workers(&self) -> Vec<u32> {
+        self.pool.workers()
+    }
+
+    /// How many tasks wait for a worker.
+    fn queued(&self) -> usize {
+        self.pool.queued()
+    }
+
+    /// `(reason, refusal)` if the pool cannot go on.
+    fn broken<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.pool.broken().map(|why| convert::broken(py, &why)).transpose()
+    }
+}
+
+impl ProcessPool {
+    pub(crate) fn pool(&self) -> &bytes::Pool {
+        &self.pool
+    }
+}
+
+#[pymethods]
+impl Ticket {
+    /// Cancels the task: true if it will never run.
+    fn cancel(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.ticket.cancel())
+    }
+
+    /// Whether a worker runs the task now.
+    fn is_running(&self) -> bool {
+        self.ticket.is_running()
+    }
+}
+
+#[pymethods]
+impl Completions {
+    #[new]
+    fn new() -> Self {
+        Self { queue: Arc::default() }
+    }
+
+    /// The ends that have come, as triples `(future, kind, payload)`, waiting for the first; an empty
+    /// list once closed and all have come.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let came = py.detach(|| self.queue.take());
+        let list = PyList::empty(py);
+        for (future, end) in came {
+            let pair = convert::end(py, end)?;
+            list.append((future, pair.get_item(0)?, pair.get_item(1)?))?;
+        }
+        Ok(list)
+    }
+
+    /// No more tasks will be submitted with this: once the last of them has ended, `take` gives an empty list.
+    fn close(&self) {
+        self.queue.close();
+    }
+}
+
+fn program(command: &[String]) -> Command {
+    let mut words = command.iter();
+    let mut program = Command::new(words.next().map_or("", String::as_str));
+    program.args(words);
+    program
+}

@@ -1,0 +1,168 @@
+//! The pool of threads. The threads are Python's own: the pool asks the package for one when it wants another worker.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+use fanmap::{Error, ErrorKind, Job, Pending};
+
+use crate::{convert, wait};
+
+/// How long a worker may run job after job without letting other threads have the interpreter's lock: the interpreter's
+/// own switch interval, which only bytecode honours, and a job may be all C.
+const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
+
+/// A pool of Python threads.
+#[pyclass(frozen, weakref, module = "fanmap._native")]
+pub(crate) struct ThreadPool {
+    /// Shared by itself: the engine's pool has its own lock.
+    pool: fanmap::ThreadPool,
+}
+
+/// A worker's place in a pool: the target of its thread.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct Seat {
+    /// Taken by the thread that runs here.
+    seat: Mutex<Option<fanmap::Seat>>,
+}
+
+/// A Python object with the methods `run()`, `discard()` and `fail(reason)`, one of which is called once.
+struct PyJob(Py<PyAny>);
+
+impl PyJob {
+    fn tell(self, what: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>) {
+        Python::attach(|py| {
+            let job = self.0.into_bound(py);
+            if let Err(error) = what(&job) {
+                error.write_unraisable(py, Some(&job));
+            }
+        });
+    }
+}
+
+impl Job for PyJob {
+    fn run(self: Box<Self>) {
+        self.tell(|job| job.call_method0("run").map(drop));
+    }
+
+    fn discard(self: Box<Self>) {
+        self.tell(|job| job.call_method0("discard").map(drop));
+    }
+
+    fn fail(self: Box<Self>, why: &Error) {
+        self.tell(|job| job.call_method1("fail", (why.message(),)).map(drop));
+    }
+}
+
+#[pymethods]
+impl ThreadPool {
+    /// A pool of at most `workers` threads. `spawn(seat)` starts a thread that calls `seat.run()`.
+    #[new]
+    #[pyo3(signature = (workers, spawn, idle=None))]
+    fn new(workers: usize, spawn: Py<PyAny>, idle: Option<f64>) -> PyResult<Self> {
+        let mut builder = fanmap::ThreadPool::builder()
+            .workers(workers)
+            .spawn_with(Box::new(move |seat| {
+                Python::attach(|py| {
+                    let seat = Seat {
+                        seat: Mutex::new(Some(seat)),
+                    };
+                    spawn
+                        .call1(py, (seat,))
+                        .map(drop)
+                        .map_err(|error| Error::new(ErrorKind::Os, format!("could not start a worker thread: {error}")))
+                })
+            }));
+        if let Some(seconds) = idle {
+            builder = builder.idle(Duration::from_secs_f64(seconds));
+        }
+        let pool = builder.build().map_err(|error| convert::error(&error))?;
+        Ok(Self { pool })
+    }
+
+    /// Gives the pool a job: an object with the methods `run()`, `discard()` and `fail(reason)`.
+    fn execute(&self, job: Py<PyAny>) -> PyResult<()> {
+        self.pool
+            .execute(Box::new(PyJob(job)))
+            .map_err(|rejected| convert::error(&rejected.error))
+    }
+
+    /// Takes no more jobs; those that wait are run, or discarded if `cancel`.
+    fn close(&self, cancel: bool) {
+        self.pool.close(if cancel { Pending::Cancel } else { Pending::Finish });
+    }
+
+    /// Waits until no worker is left; false if `timeout` seconds passed first.
+    #[pyo3(signature = (timeout=None))]
+    fn join(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = wait::deadline(timeout)?;
+        wait::join(py, || self.pool.join(deadline))
+    }
+
+    /// How many jobs wait for a worker.
+    fn queued(&self) -> usize {
+        self.pool.queued()
+    }
+
+    /// How many workers there are.
+    fn workers(&self) -> usize {
+        self.pool.workers()
+    }
+
+    /// Whether the calling thread is one of the pool's.
+    fn on_worker(&self) -> bool {
+        self.pool.on_worker()
+    }
+}
+
+impl ThreadPool {
+    pub(crate) fn pool(&self) -> &fanmap::ThreadPool {
+        &self.pool
+    }
+}
+
+#[pymethods]
+impl Seat {
+    /// Runs jobs on the calling thread until the pool closes.
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let mut seat = self.take()?;
+        let mut attached_since = Instant::now();
+        loop {
+            let ready = if attached_since.elapsed() < SWITCH_INTERVAL {
+                seat.try_next_job()
+            } else {
+                None
+            };
+            let job = match ready {
+                Some(job) => Some(job),
+                None => {
+                    let job = py.detach(|| seat.next_job());
+                    attached_since = Instant::now();
+                    job
+                }
+            };
+            match job {
+                Some(job) => job.run(),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Breaks the pool: it cannot have workers, for this reason.
+    fn fail(&self, reason: String) -> PyResult<()> {
+        self.take()?.fail(Error::new(ErrorKind::Broken, reason));
+        Ok(())
+    }
+}
+
+impl Seat {
+    fn take(&self) -> PyResult<fanmap::Seat> {
+        self.seat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or_else(|| PyRuntimeError::new_err("a worker's seat can be taken only once"))
+    }
+}

@@ -1,0 +1,55 @@
+"""Arguments that cannot be used are refused at the call, in one way for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["QueueSize", "executor_map", "function", "initializer", "workers"]
+
+
+def workers(max_workers: Any) -> None:
+    """A number of workers: an int above 0."""
+    if not isinstance(max_workers, int):
+        raise TypeError(f"max_workers must be an int or None, not {type(max_workers).__name__}")
+    if max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+
+
+def initializer(value: Any) -> None:
+    """Something to call in each new worker, or None."""
+    if value is not None and not callable(value):
+        raise TypeError("initializer must be a callable")
+
+
+def function(fn: Any) -> None:
+    """Something to call."""
+    if not callable(fn):
+        raise TypeError(f"the function to run must be callable, not {type(fn).__name__}")
+
+
+def positive(name: str, value: Any) -> None:
+    """An int above 0, or None."""
+    if value is None:
+        return
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None")
+    if value < 1:
+        raise ValueError(f"{name} must be None or > 0" if name == "buffersize" else f"{name} must be >= 1.")
+
+
+def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:
+    """The arguments that both executors' `map` share."""
+    function(fn)
+    positive("chunksize", chunksize)
+    positive("buffersize", buffersize)
+
+
+class QueueSize:
+    """What programs look at of the standard library's `_work_queue`."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self.qsize = size
+
+    def empty(self) -> bool:
+        return self.qsize() == 0

@@ -1,0 +1,91 @@
+"""The pools behind `fanmap.map(..., executor="threads" | "processes")`: made when first needed, kept warm for the next call.
+
+They hold nothing that must be finished: a map that is still under way when the program exits is cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import _place
+
+if TYPE_CHECKING:
+    from ._processes import ProcessPoolExecutor
+    from ._threads import ThreadPoolExecutor
+
+    Pool = ThreadPoolExecutor | ProcessPoolExecutor
+
+__all__ = ["NAMES", "in_worker", "pool", "shutdown"]
+
+NAMES = ("threads", "processes")
+
+# How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
+# starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
+IDLE = 30.0
+
+_lock = threading.Lock()
+_warm: dict[str, Pool] = {}
+# Pools of one map each, until they have ended.
+_own: list[Pool] = []
+_worker = False
+
+
+def in_worker() -> bool:
+    """Whether this is a worker: a process of a pool, or a thread of the warm one."""
+    threads = _warm.get("threads")
+    return _place.worker or (threads is not None and threads._pool.on_worker())
+
+
+def pool(name: str, workers: int | None) -> tuple[Pool, Callable[[bool], object] | None]:
+    """A pool of that kind; and, if it is for one map alone, what to call when that has ended."""
+    with _lock:
+        if workers is not None:
+            _own[:] = [pool for pool in _own if not pool._pool.join(0)]
+            own = _make(name, workers, idle=None)
+            _own.append(own)
+            return own, own.shutdown
+        warm = _warm.get(name)
+        if warm is None or warm._broken:
+            warm = _warm[name] = _make(name, None, idle=IDLE)
+        return warm, None
+
+
+def shutdown() -> None:
+    """End the warm pools of `fanmap.map` and wait until no worker, thread or process of theirs is left.
+
+    Maps that are still under way are cancelled. The next `fanmap.map` makes new pools. Without this they end after 30
+    seconds without work, or when the program exits.
+
+        results = list(fanmap.map(work, items))
+        fanmap.shutdown()
+    """
+    with _lock:
+        pools = [*_warm.values(), *_own]
+        _warm.clear()
+        _own.clear()
+    for ending in pools:
+        ending.shutdown(cancel_futures=True)
+
+
+def _make(name: str, workers: int | None, idle: float | None) -> Pool:
+    if name == "threads":
+        from ._threads import ThreadPoolExecutor
+
+        return ThreadPoolExecutor._for_map(workers, idle)
+    from ._processes import ProcessPoolExecutor
+
+    return ProcessPoolExecutor._for_map(workers, idle)
+
+
+def _forked() -> None:
+    # In a child that the user's program forked, the pools are the parent's, and so may be the lock.
+    global _lock
+    _lock = threading.Lock()
+    _warm.clear()
+    _own.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

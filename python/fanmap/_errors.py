@@ -1,0 +1,104 @@
+"""The exceptions that only a parent raises. What travels between processes is in `_remote`."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
+from typing import Any
+
+from . import _outcome
+from ._remote import decode_exception
+
+__all__ = ["BrokenProcessPool", "BrokenThreadPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
+
+
+class WorkerCrashed(BrokenProcessPool):
+    """The worker process that ran this task ended before the task did. The pool lives on.
+
+    `item` is the index of the item in the input of a map (None for `submit`), `pid` the worker's process id, `exitcode`
+    how it ended: negative for a signal, as in `multiprocessing`, None if nobody could tell.
+
+        try:
+            future.result()
+        except fanmap.WorkerCrashed as crash:
+            print(crash.pid, crash.exitcode)
+    """
+
+    def __init__(self, message: str, *, item: int | None = None, pid: int = 0, exitcode: int | None = None) -> None:
+        super().__init__(message)
+        self.item = item
+        self.pid = pid
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _crashed, (str(self), self.item, self.pid, self.exitcode)
+
+
+def _crashed(message: str, item: int | None, pid: int, exitcode: int | None) -> WorkerCrashed:
+    return WorkerCrashed(message, item=item, pid=pid, exitcode=exitcode)
+
+
+def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
+    """The exception for an outcome over processes that is no value and no cancellation."""
+    if kind == _outcome.RAISED:
+        return decode_exception(payload)
+    if kind == _outcome.LOST:
+        pid, code = payload
+        what = "a task" if item is None else f"item {item}"
+        message = (
+            f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: {_say_exit(code)}. "
+            f"Only this task is lost; the pool lives on."
+        )
+        return WorkerCrashed(message, item=item, pid=pid, exitcode=code)
+    if kind == _outcome.BROKEN:
+        return broken_pool(*payload)
+    raise AssertionError(f"outcome {kind} is no failure")
+
+
+def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
+    """The exception of every task of a process pool that cannot go on."""
+    if refusal is None:
+        return BrokenProcessPool(f"The process pool is not usable anymore: {reason}.")
+    cause = decode_exception(refusal)
+    error = BrokenProcessPool(
+        "A worker process could not get ready, so the pool is not usable anymore: "
+        f"{type(cause).__name__}: {cause} (raised by the pool's initializer, or while it was prepared)."
+    )
+    error.__cause__ = cause
+    return error
+
+
+def complete(future: Future[Any], kind: int, payload: Any, decode: Any) -> None:
+    """Give a future the outcome of its task over processes."""
+    if kind == _outcome.CANCELLED:
+        # `cancel` may have been called on the pool and not on the future.
+        Future.cancel(future)
+        future.set_running_or_notify_cancel()
+        return
+    if not future.set_running_or_notify_cancel():
+        return
+    if kind == _outcome.VALUE:
+        try:
+            value = decode(payload)
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+    else:
+        future.set_exception(failure(kind, payload))
+
+
+def _say_exit(code: int | None) -> str:
+    if code is None:
+        return "how it ended is not known"
+    if code >= 0:
+        return f"it exited with code {code}"
+    import signal
+
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"by signal {-code}"
+    likely = ", as when memory runs out" if name == "SIGKILL" else ""
+    return f"by signal {-code} ({name}{likely})"

@@ -1,0 +1,46 @@
+"""What must happen when the interpreter exits, in the standard library's order.
+
+`threading._register_atexit` runs before the threads are joined and before the user's own `atexit` handlers, which may
+therefore rely on submitted work being finished: `concurrent.futures` does the same.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Protocol
+
+__all__ = ["at_exit", "exiting"]
+
+
+class Exits(Protocol):
+    """Something that has to finish before the interpreter is gone."""
+
+    def finish_at_exit(self) -> None:
+        """Finish or cancel what is left, and wait until nothing is."""
+
+
+_live: weakref.WeakSet[Exits] = weakref.WeakSet()
+_exiting = False
+_registered = False
+
+
+def at_exit(pool: Exits) -> None:
+    """Have `pool.finish_at_exit()` called at exit, if it is still there."""
+    global _registered
+    if not _registered:
+        _registered = True
+        threading._register_atexit(_run)  # type: ignore[attr-defined]
+    _live.add(pool)
+
+
+def exiting() -> bool:
+    """Whether the interpreter is exiting, so that no work can be taken any more."""
+    return _exiting
+
+
+def _run() -> None:
+    global _exiting
+    _exiting = True
+    for pool in list(_live):
+        pool.finish_at_exit()

@@ -1,0 +1,495 @@
+"""`fanmap.map` and the executors' `map`: ordered results, read ahead within a bound.
+
+A `MapResult` reads the input and hands out results; a *lane* is what it sends items into and takes outcomes from: threads
+and processes of the engine, any other executor, or, inside a worker, the calling thread itself. No `Future` is made for
+the engine's own lanes.
+
+The order of things in `next`: the next result is handed out if it is there. Otherwise an item is read and sent at once,
+and so on until the window is full; only then does it wait. So a result is never withheld because the input is slow. An
+input that cannot be slow (a list, a range) is topped up before each result as well, so that workers never wait for the
+consumer.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import operator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from . import _check, _native, _outcome
+from ._errors import BrokenThreadPool, failure
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._codec import Encoder
+    from ._processes import ProcessPoolExecutor
+    from ._threads import ThreadPoolExecutor
+
+__all__ = ["MapResult", "executor_map", "lane_over_processes", "lane_over_threads", "map"]
+
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+# Inputs whose next item is always at hand.
+_PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+
+
+class Lane(Protocol):
+    """Where items go and outcomes come from, in the items' order."""
+
+    def has_room(self) -> bool:
+        """Whether another item may be sent before an outcome is taken."""
+
+    def send(self, item: Any, index: int) -> None:
+        """Send an item: a single argument, or a tuple of them."""
+
+    def poll(self) -> tuple[int, Any] | None:
+        """The next outcome, if it is there."""
+
+    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+        """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        """The exception for an outcome that is no value."""
+
+    def value(self, payload: Any) -> Any:
+        """The value of an outcome that is one."""
+
+    def outstanding(self) -> int:
+        """How many outcomes have not been taken."""
+
+    def close(self, *, interrupted: bool) -> None:
+        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for where it cannot be."""
+
+
+class MapResult(Iterator[T], Generic[T]):
+    """The results of a parallel map: a lazy iterator in the order of the input, like the built-in `map`'s.
+
+    It is a context manager, and can be closed before its end: what has not started is then cancelled. The first exception that it
+    raises ends it. A result that was handed out is not kept.
+
+        with fanmap.map(work, items) as results:
+            for result in results:
+                if good_enough(result):
+                    break
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        iterables: tuple[Iterable[Any], ...],
+        *,
+        deadline: float | None = None,
+        at_end: Callable[[bool], object] | None = None,
+        closes_itself: bool = True,
+    ) -> None:
+        self._lane = lane
+        # Like the built-in `map`: the shortest input ends it.
+        single = len(iterables) == 1
+        self._input: Iterator[Any] | None = iter(iterables[0]) if single else zip(*iterables, strict=False)
+        self._prompt = all(type(iterable) in _PROMPT for iterable in iterables)
+        self._hint = _length_hint(iterables)
+        self._deadline = deadline
+        self._at_end = at_end
+        # Whether dropping the iterator cancels the rest, even if nothing was asked of it.
+        self._closes_itself = closes_itself
+        self._sent = 0
+        self._taken = 0
+        self._input_error: BaseException | None = None
+        self._closed = False
+
+    def __iter__(self) -> MapResult[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._closed:
+            raise StopIteration
+        self._closes_itself = True
+        try:
+            outcome = self._outcome()
+        except BaseException as error:
+            self._end(interrupted=isinstance(error, KeyboardInterrupt))
+            raise
+        if outcome is None:
+            error_of_input = self._input_error
+            self._input_error = None
+            self._end()
+            if error_of_input is not None:
+                raise error_of_input
+            raise StopIteration
+        index = self._taken
+        self._taken += 1
+        kind, payload = outcome
+        try:
+            if kind == _outcome.VALUE:
+                value: T = self._lane.value(payload)
+                return value
+            failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            del outcome, payload
+        self._end()
+        try:
+            raise failed
+        finally:
+            # The traceback refers to this frame, which must not refer to the exception: that would be a cycle.
+            del failed
+
+    def close(self) -> None:
+        """Cancel what has not started, and end the iterator. What runs is not waited for, and its results are dropped."""
+        self._end()
+
+    def __enter__(self) -> MapResult[T]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end(interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
+
+    def __del__(self) -> None:
+        if getattr(self, "_closes_itself", False):
+            self._end()
+
+    def __length_hint__(self) -> int:
+        return 0 if self._closed else max(self._hint - self._taken, self._lane.outstanding())
+
+    def _outcome(self) -> tuple[int, Any] | None:
+        """The next outcome, or None at the end."""
+        lane = self._lane
+        if self._prompt and self._input is not None and lane.has_room():
+            self._read()
+        while True:
+            outcome = lane.poll()
+            if outcome is not None:
+                return outcome
+            if self._input is not None and lane.has_room():
+                self._read()
+                continue
+            return lane.wait(None if self._deadline is None else self._deadline - monotonic())
+
+    def _read(self) -> None:
+        """Read an item and send it."""
+        assert self._input is not None
+        try:
+            item = next(self._input)
+        except StopIteration:
+            self._input = None
+            return
+        except Exception as error:
+            # It surfaces in its place: after the results of the items that came before.
+            self._input = None
+            self._input_error = error
+            return
+        self._sent += 1
+        self._lane.send(item, self._sent - 1)
+
+    def fill(self, count: int | None) -> None:
+        """Read and send now: `count` items, or (None) all."""
+        while self._input is not None and count != 0:
+            self._read()
+            count = None if count is None else count - 1
+        if self._input_error is not None:
+            error, self._input_error = self._input_error, None
+            self._end()
+            raise error
+
+    def _end(self, *, interrupted: bool = False) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        whole = self._input is None and self._lane.outstanding() == 0
+        self._input = None
+        try:
+            self._lane.close(interrupted=interrupted)
+        finally:
+            if self._at_end is not None:
+                # A pool of its own: one that still runs something is not waited for.
+                self._at_end(whole or interrupted)
+
+
+@overload
+def map(
+    fn: Callable[[A], T],
+    iterable: Iterable[A],
+    /,
+    *,
+    executor: str | Executor = "processes",
+    workers: int | None = None,
+    buffersize: int | None = None,
+) -> MapResult[T]: ...
+@overload
+def map(
+    fn: Callable[[A, B], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    /,
+    *,
+    executor: str | Executor = "processes",
+    workers: int | None = None,
+    buffersize: int | None = None,
+) -> MapResult[T]: ...
+@overload
+def map(
+    fn: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    executor: str | Executor = "processes",
+    workers: int | None = None,
+    buffersize: int | None = None,
+) -> MapResult[T]: ...
+def map(
+    fn: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    executor: str | Executor = "processes",
+    workers: int | None = None,
+    buffersize: int | None = None,
+) -> MapResult[T]:
+    """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
+
+    The input is read in the calling thread and only so far ahead of the results that were taken, so it may be endless.
+    How far follows from the measured time of the tasks; `buffersize` (at least 1) sets a number of items.
+
+    `executor` is `"processes"` (for work that computes), `"threads"` (for work that waits), or any
+    `concurrent.futures.Executor`. The two names use pools that stay warm for the next call: see `fanmap.shutdown`.
+    `workers` asks for a pool of that many for this one map; not with an executor of your own.
+
+    Inside a worker of one of these pools it runs in place, item by item.
+
+    An exception raised by `fn` is raised in its item's place and ends the map; the rest is cancelled. So does an error of
+    the input, after the results of the items before it. A worker process that dies raises `WorkerCrashed` in its
+    item's place.
+
+        squares = list(fanmap.map(pow, range(10), [2] * 10))
+        assert squares == [n * n for n in range(10)]
+
+    Raises TypeError if `fn` cannot be called, an input cannot be iterated or `executor` is no executor; ValueError for an unknown name, or
+    a number below 1.
+    """
+    _check.function(fn)
+    if not iterables:
+        raise TypeError("map() must have at least two arguments: a function and something to iterate over")
+    _check.positive("workers", workers)
+    _check.positive("buffersize", buffersize)
+    star = len(iterables) != 1
+    if isinstance(executor, str):
+        from . import _default
+
+        if executor not in _default.NAMES:
+            names = " or ".join(repr(name) for name in _default.NAMES)
+            raise ValueError(f"unknown executor {executor!r}: use {names}, or a concurrent.futures.Executor")
+        if _default.in_worker():
+            return MapResult(_HereLane(fn, star), iterables)
+        pool, end = _default.pool(executor, workers)
+    elif isinstance(executor, Executor):
+        if workers is not None:
+            raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
+        pool, end = executor, None
+    else:
+        raise TypeError(
+            f"executor must be 'threads', 'processes' or a concurrent.futures.Executor, not {type(executor).__name__}"
+        )
+    try:
+        return MapResult(_lane(pool, fn, star, buffersize), iterables, at_end=end)
+    except BaseException:
+        if end is not None:
+            end(False)
+        raise
+
+
+def executor_map(
+    lane: Lane, iterables: tuple[Iterable[Any], ...], timeout: float | None, buffersize: int | None
+) -> Iterator[Any]:
+    """An executor's `map`: everything (or as much as the buffer holds) is submitted at the call."""
+    deadline = None if timeout is None else monotonic() + timeout
+    result: MapResult[Any] = MapResult(lane, iterables, deadline=deadline, closes_itself=False)
+    result.fill(buffersize)
+    return result
+
+
+def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+    from ._processes import ProcessPoolExecutor
+    from ._threads import ThreadPoolExecutor
+
+    if isinstance(pool, ThreadPoolExecutor):
+        pool._check_open()
+        return lane_over_threads(pool, fn, star, window)
+    if isinstance(pool, ProcessPoolExecutor):
+        pool._check_open()
+        return lane_over_processes(pool, fn, star, window)
+    return _ForeignLane(pool, fn, star, window)
+
+
+def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+    """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
+    context = contextvars.copy_context()
+    return _ThreadLane(_native.MapRun.over_threads(executor._pool, fn, context, star, window))
+
+
+def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+    """A lane to an executor's processes."""
+    function = executor._function(fn, b"*" if star else b"1")
+    run = _native.MapRun.over_processes(executor._native_pool(), function, window)
+    return _ProcessLane(run, executor, executor._encoder)
+
+
+class _ThreadLane:
+    def __init__(self, run: _native.MapRun) -> None:
+        self._run = run
+        self.has_room = run.has_room
+        self.poll = run.try_pop
+        self.wait = run.pop
+        self.outstanding = run.outstanding
+
+    def send(self, item: Any, index: int) -> None:
+        self._run.push(item)
+
+    def value(self, payload: Any) -> Any:
+        return payload
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        if kind == _outcome.BROKEN:
+            return BrokenThreadPool(payload[0])
+        error: BaseException = payload
+        return error
+
+    def close(self, *, interrupted: bool) -> None:
+        self._run.close(False)
+        if interrupted:
+            self._run.wait_quiet()
+
+
+class _ProcessLane:
+    def __init__(self, run: _native.MapRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
+        self._run = run
+        # Kept for as long as the map needs its workers.
+        self._executor = executor
+        self._encode = encoder.encode
+        self.has_room = run.has_room
+        self.poll = run.try_pop
+        self.wait = run.pop
+        self.outstanding = run.outstanding
+
+    def send(self, item: Any, index: int) -> None:
+        try:
+            data = self._encode(item, f"item {index}")
+        except Exception as error:
+            self._run.push_error(error)
+            return
+        self._executor._prepare()
+        self._run.push(data)
+
+    def value(self, payload: Any) -> Any:
+        return self._executor._decode(payload)
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        if isinstance(payload, BaseException):
+            return payload  # the item could not be sent
+        return failure(kind, payload, index)
+
+    def close(self, *, interrupted: bool) -> None:
+        self._run.close(interrupted)
+
+
+class _HereLane:
+    """No lane at all: each item is worked on as it is sent."""
+
+    def __init__(self, fn: Callable[..., Any], star: bool) -> None:
+        self._fn = fn
+        self._star = star
+        self._done: deque[tuple[int, Any]] = deque()
+
+    def has_room(self) -> bool:
+        return not self._done
+
+    def send(self, item: Any, index: int) -> None:
+        try:
+            result = self._fn(*item) if self._star else self._fn(item)
+        except Exception as error:
+            self._done.append((_outcome.RAISED, error))
+        else:
+            self._done.append((_outcome.VALUE, result))
+
+    def poll(self) -> tuple[int, Any] | None:
+        return self._done.popleft() if self._done else None
+
+    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+        return self.poll()
+
+    def value(self, payload: Any) -> Any:
+        return payload
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        error: BaseException = payload
+        return error
+
+    def outstanding(self) -> int:
+        return len(self._done)
+
+    def close(self, *, interrupted: bool) -> None:
+        self._done.clear()
+
+
+# How far to read ahead for an executor that we know nothing of. Fewer, and a large pool of it runs dry; more only holds
+# more futures.
+_FOREIGN_WINDOW = 256
+
+
+class _ForeignLane:
+    """A sliding window of submits to any executor."""
+
+    def __init__(self, executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> None:
+        self._executor = executor
+        self._fn = fn
+        self._star = star
+        self._window = window or _FOREIGN_WINDOW
+        self._futures: deque[Future[Any]] = deque()
+
+    def has_room(self) -> bool:
+        return len(self._futures) < self._window
+
+    def send(self, item: Any, index: int) -> None:
+        submit = self._executor.submit
+        self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
+
+    def poll(self) -> tuple[int, Any] | None:
+        return self.wait(None) if self._futures and self._futures[0].done() else None
+
+    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+        if not self._futures:
+            return None
+        try:
+            error = self._futures[0].exception(timeout)
+        except CancelledError:
+            self._futures.popleft()
+            return _outcome.CANCELLED, None
+        future = self._futures.popleft()
+        return (_outcome.VALUE, future.result()) if error is None else (_outcome.RAISED, error)
+
+    def value(self, payload: Any) -> Any:
+        return payload
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        error: BaseException = payload
+        return error
+
+    def outstanding(self) -> int:
+        return len(self._futures)
+
+    def close(self, *, interrupted: bool) -> None:
+        # From the back: or each one cancelled would make room for the next to start.
+        while self._futures:
+            self._futures.pop().cancel()
+
+
+def _length_hint(iterables: tuple[Iterable[Any], ...]) -> int:
+    return min(operator.length_hint(iterable, 0) for iterable in iterables)

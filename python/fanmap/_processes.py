@@ -1,0 +1,332 @@
+"""`ProcessPoolExecutor`: supervised worker processes under the standard library's name.
+
+What goes to the engine is bytes: this encodes functions and arguments, and decodes results. Ends of submitted calls come
+back through `_native.Completions` to one thread of the pool's, which completes the futures; it is started with the first
+submit. Maps need neither futures nor that thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from . import _check, _codec, _lifecycle, _native, _start
+from ._errors import broken_pool, complete
+from ._future import Future
+from ._map import executor_map, lane_over_processes
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+__all__ = ["ProcessPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# How many functions are kept known to the workers after their last call, and how large one may be. Fewer, and programs
+# that submit a handful in turn send them again and again; more or larger is memory of every worker for nothing.
+_KEPT_FUNCTIONS = 16
+_KEPT_BYTES = 64 * 1024
+
+
+class ProcessPoolExecutor(Executor):
+    """Runs calls on a pool of worker processes: the standard library's `ProcessPoolExecutor`, by name and signature.
+
+    `max_workers` defaults to the cores this process may use (affinity and the container's quota count). Processes are started
+    as they are needed. `initializer(*initargs)` is called in each new one; if it fails, the pool is broken.
+    With `max_tasks_per_child` a worker is replaced by a fresh one after so many calls.
+
+    Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a call
+    can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start methods
+    instead of the default, which sends functions and classes of `__main__` by value.
+
+        with fanmap.ProcessPoolExecutor() as pool:
+            future = pool.submit(pow, 2, 10)
+            assert future.result() == 1024
+
+    Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, or for the latter with the fork method;
+    TypeError if `initializer` cannot be called.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: BaseContext | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        _check.initializer(initializer)
+        start = _start.choose(mp_context, initializer, initargs)
+        if max_tasks_per_child is not None:
+            if not isinstance(max_tasks_per_child, int):
+                raise TypeError("max_tasks_per_child must be an integer")
+            if max_tasks_per_child <= 0:
+                raise ValueError("max_tasks_per_child must be >= 1")
+            if start.method == "fork":
+                raise ValueError(
+                    "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
+                    "supply a different mp_context."
+                )
+        self._mp_context = mp_context
+        self._begin(max_workers, start, initializer, initargs, max_tasks_per_child)
+
+    @classmethod
+    def _for_map(cls, workers: int | None, idle: float | None) -> ProcessPoolExecutor:
+        """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
+        executor = cls.__new__(cls)
+        executor._mp_context = None
+        executor._begin(workers, _start.Template(), None, (), None, idle=idle, end_at_exit=True)
+        return executor
+
+    def _begin(
+        self,
+        max_workers: int | None,
+        start: _start.Start,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        max_tasks: int | None,
+        *,
+        idle: float | None = None,
+        end_at_exit: bool = False,
+    ) -> None:
+        if max_workers is None:
+            max_workers = _native.cpu_count()
+        _check.workers(max_workers)
+        self._max_workers = max_workers
+        self._start = start
+        self._initializer = initializer
+        self._initargs = initargs
+        self._lock = threading.Lock()
+        self._closed = False
+        self._functions: OrderedDict[bytes, _native.Function] = OrderedDict()
+        self._decode = _codec.decode
+        self._engine = _Engine(start, max_workers, max_tasks, idle, end_at_exit)
+        _lifecycle.at_exit(self._engine)
+
+    @property
+    def _pool(self) -> _Engine:
+        return self._engine
+
+    @property
+    def _encoder(self) -> _codec.Encoder:
+        return self._engine.started().encoder
+
+    @property
+    def _processes(self) -> dict[int, int]:
+        """The workers: process ids, by process id."""
+        return {pid: pid for pid in self._engine.workers()}
+
+    @property
+    def _broken(self) -> str | bool:
+        broken = self._engine.broken()
+        return broken[0] if broken else False
+
+    @property
+    def _work_queue(self) -> _check.QueueSize:
+        return _check.QueueSize(self._engine.queued)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have `fn(*args, **kwargs)` called in a worker process; returns the future of its outcome.
+
+        What cannot be pickled is the future's exception. Raises RuntimeError after `shutdown`, `BrokenProcessPool` if the
+        workers cannot live.
+        """
+        _check.function(fn)
+        self._check_open()
+        future: Future[T] = Future()
+        try:
+            function = self._function(fn, b"k")
+            argument = self._encoder.encode((args, kwargs), "the task's argument")
+        except Exception as error:
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        self._prepare()
+        try:
+            future._ticket = self._engine.submit(function, argument, future)
+        except RuntimeError:
+            # Closed or broken since the look above, which says it in the standard library's words.
+            self._check_open()
+            raise
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """`map(fn, *iterables)` on the processes: the input is read and everything submitted now, results come in order.
+
+        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in seconds
+        from this call. `chunksize` is accepted and not needed: how many items travel together follows from their times.
+        """
+        _check.executor_map(fn, chunksize, buffersize)
+        self._check_open()
+        lane = lane_over_processes(self, fn, len(iterables) != 1, buffersize or 0)
+        return executor_map(lane, iterables, timeout, buffersize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `wait`, return when all that were submitted have ended and no process is left."""
+        self._closed = True
+        self._engine.close(cancel_futures)
+        if wait:
+            self._engine.join()
+
+    def terminate_workers(self) -> None:
+        """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`, and the pool takes no more."""
+        self._end_workers(kill=False)
+
+    def kill_workers(self) -> None:
+        """End every worker by SIGKILL now. What was not done fails with `BrokenProcessPool`, and the pool takes no more."""
+        self._end_workers(kill=True)
+
+    def _end_workers(self, *, kill: bool) -> None:
+        self._engine.end_workers(kill)
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def __del__(self) -> None:
+        engine = getattr(self, "_engine", None)
+        if engine is not None:
+            engine.close(False)
+
+    def _check_open(self) -> None:
+        broken = self._engine.broken()
+        if broken:
+            raise broken_pool(*broken)
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _lifecycle.exiting():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _native_pool(self) -> _native.ProcessPool:
+        return self._engine.started().pool
+
+    def _prepare(self) -> None:
+        """Before a task is submitted: if that may start a worker, say how things stand for it."""
+        pool = self._native_pool()
+        if pool.may_start_worker():
+            told = self._start.surroundings(self._encoder, self._initializer, self._initargs)
+            pool.set_setup(told, [])
+
+    def _function(self, fn: Callable[..., Any], how: bytes) -> _native.Function:
+        """What the workers know `fn`, as it is now, by. `how` it is to be called: see `_worker`."""
+        body = how + self._encoder.encode_function(fn)
+        pool = self._native_pool()
+        if len(body) > _KEPT_BYTES:
+            return pool.function(body)
+        with self._lock:
+            function = self._functions.get(body)
+            if function is None:
+                function = self._functions[body] = pool.function(body)
+                if len(self._functions) > _KEPT_FUNCTIONS:
+                    self._functions.popitem(last=False)
+            else:
+                self._functions.move_to_end(body)
+            return function
+
+
+class _Started:
+    """What there is of a pool once it was used."""
+
+    def __init__(self, pool: _native.ProcessPool, encoder: _codec.Encoder) -> None:
+        self.pool = pool
+        self.encoder = encoder
+
+
+class _Engine:
+    """The engine's pool and the thread that completes futures. It lives on when the executor is dropped with work pending."""
+
+    def __init__(
+        self, start: _start.Start, workers: int, max_tasks: int | None, idle: float | None, end_at_exit: bool
+    ) -> None:
+        self._start = start
+        self._options = (workers, max_tasks, idle)
+        self._end_at_exit = end_at_exit
+        self._lock = threading.Lock()
+        self._started: _Started | None = None
+        self._completions: _native.Completions | None = None
+        self._thread: threading.Thread | None = None
+        self._told_broken = False
+
+    def started(self) -> _Started:
+        """The pool, made now if this is the first use."""
+        if self._started is None:
+            with self._lock:
+                if self._started is None:
+                    pool = self._start.make_pool(*self._options)
+                    self._started = _Started(pool, _codec.Encoder(self._start.policy))
+        return self._started
+
+    def submit(self, function: _native.Function, argument: bytes, future: Future[Any]) -> _native.Ticket:
+        """Submit a call whose end completes `future`."""
+        completions = self._completions
+        if completions is None:
+            with self._lock:
+                completions = self._completions
+                if completions is None:
+                    completions = self._completions = _native.Completions()
+                    # Bound to the queue alone: the engine must be free to go when nobody holds it.
+                    self._thread = threading.Thread(
+                        name="fanmap-completions", target=_complete_all, args=(completions, self), daemon=True
+                    )
+                    self._thread.start()
+        return self.started().pool.submit(function, argument, completions, future)
+
+    def workers(self) -> list[int]:
+        return self._started.pool.workers() if self._started else []
+
+    def queued(self) -> int:
+        return self._started.pool.queued() if self._started else 0
+
+    def broken(self) -> tuple[str, bytes | None] | None:
+        """Why the pool cannot go on, if so. The cause is logged once, as the standard library's workers do."""
+        broken = self._started.pool.broken() if self._started else None
+        if broken and broken[1] is not None and not self._told_broken:
+            self._told_broken = True
+            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=broken_pool(*broken))
+        return broken
+
+    def close(self, cancel: bool) -> None:
+        if self._started is not None:
+            self._started.pool.close(cancel)
+        if self._completions is not None:
+            self._completions.close()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left; false if `timeout` seconds passed first."""
+        if self._started is not None and not self._started.pool.join(timeout):
+            return False
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        self._start.close()
+        return True
+
+    def end_workers(self, kill: bool) -> None:
+        if self._started is not None:
+            self._started.pool.end_workers(kill)
+
+    def finish_at_exit(self) -> None:
+        if self._end_at_exit:
+            self.end_workers(True)
+        self.close(False)
+        self.join()
+
+
+def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
+    """The thread that completes a pool's futures, until the last of them has ended."""
+    while ends := completions.take():
+        for future, kind, payload in ends:
+            complete(future, kind, payload, _codec.decode)
+            future._ticket = None
+        # Nothing of a result may be kept until the next one comes.
+        del ends, future, kind, payload

@@ -1,0 +1,186 @@
+"""How a pool's worker processes are started, for each start method.
+
+| `mp_context` | workers are | the user's `__main__` |
+|---|---|---|
+| none | forked by a template process that imports only what a worker needs | travels by value |
+| `forkserver` | forked by such a template | imported again, as `__mp_main__` |
+| `spawn` | fresh interpreters | imported again, as `__mp_main__` |
+| `fork` | forked by a child that this process forks when the pool is first used | inherited, as it was then |
+
+Whatever the method, a worker is told first what the parent's surroundings are (`surroundings`): its working directory,
+environment, `sys.path`, arguments and warning filters, as they are when the worker is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import _native
+from ._codec import BY_VALUE, IMPORTED, Encoder, Forked
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
+
+    from ._reference import Policy
+
+__all__ = ["Start", "choose"]
+
+
+class Start:
+    """One start method: the policy by which `__main__` travels, and the engine's pool that starts workers so."""
+
+    method = ""
+    # How the worker comes by the user's `__main__`, in `_worker`'s words.
+    main = "by value"
+
+    def __init__(self) -> None:
+        self.policy: Policy = BY_VALUE
+
+    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+        """The engine's pool. Called once, when the first task comes."""
+        raise NotImplementedError
+
+    def surroundings(self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any) -> bytes:
+        """What a new worker is told first."""
+        told: dict[str, Any] = {
+            "main": self.main,
+            "cwd": _cwd(),
+            "environ": dict(os.environ),
+            "path": list(sys.path),
+            "argv": list(getattr(sys, "argv", ())),
+            "filters": _warning_filters(),
+        }
+        if initializer is not None:
+            # The initializer first: its globals must be there before anything that its arguments bring.
+            function = encoder.encode_function(initializer)
+            told["initializer"] = (function, encoder.encode(initargs, "the pool's initargs"))
+        told.update(self.extra())
+        return pickle.dumps(told, 5)
+
+    def extra(self) -> dict[str, Any]:
+        """What else this method tells a worker."""
+        return {}
+
+    def close(self) -> None:
+        """The pool is gone."""
+
+
+class Template(Start):
+    """The default: a template process."""
+
+    method = "template"
+
+    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+        command = _command(f"from fanmap._template import main; main({os.getpid()})")
+        return _native.ProcessPool(workers, "template", command=command, max_tasks=max_tasks, idle=idle)
+
+
+class _Imports(Start):
+    """Workers that import the user's `__main__` again."""
+
+    main = "imported"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = IMPORTED
+
+    def extra(self) -> dict[str, Any]:
+        import multiprocessing.spawn
+
+        preparation = multiprocessing.spawn.get_preparation_data("fanmap-worker")
+        # A key that only travels while multiprocessing itself starts a process; the bytes of it do.
+        preparation["authkey"] = bytes(preparation["authkey"])
+        return {"preparation": preparation}
+
+
+class ForkServer(_Imports):
+    """A template whose workers import the user's `__main__` again."""
+
+    method = "forkserver"
+    make_pool = Template.make_pool
+
+
+class Spawn(_Imports):
+    """A fresh interpreter for each worker."""
+
+    method = "spawn"
+
+    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+        command = _command("from fanmap._worker import main; main()")
+        return _native.ProcessPool(workers, "direct", command=command, max_tasks=max_tasks, idle=idle)
+
+
+class Fork(Start):
+    """This process forks a template of itself, once, before the pool has a thread."""
+
+    method = "fork"
+    main = "inherited"
+
+    def __init__(self, initializer: Callable[..., object] | None, initargs: Any) -> None:
+        super().__init__()
+        self._initializer = initializer
+        self._initargs = initargs
+
+    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+        from . import _template
+
+        self.policy = Forked()
+        ours, theirs = _native.control_pair()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            os.close(ours)
+            _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
+        os.close(theirs)
+        # One that had to end its workers for idleness could not have them back as they were.
+        return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks)
+
+    def surroundings(self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any) -> bytes:
+        # The initializer and its arguments were inherited: they need not be able to travel.
+        return super().surroundings(encoder, None, ())
+
+    def close(self) -> None:
+        if isinstance(self.policy, Forked):
+            self.policy.close()
+
+
+def choose(mp_context: BaseContext | None, initializer: Callable[..., object] | None, initargs: Any) -> Start:
+    """The start method that a context asks for."""
+    if mp_context is None:
+        return Template()
+    method = mp_context.get_start_method()
+    if method == "fork":
+        return Fork(initializer, initargs)
+    return ForkServer() if method == "forkserver" else Spawn()
+
+
+def _command(code: str) -> list[str]:
+    """This interpreter, with its flags and its path, running `code`."""
+    import subprocess
+
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    # The path first: without it fanmap itself might not be found.
+    return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {list(sys.path)!r}; {code}"]
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None  # it was removed: workers stay in theirs
+
+
+def _warning_filters() -> bytes:
+    import warnings
+
+    travelling = []
+    for one in warnings.filters:
+        try:
+            travelling.append(pickle.dumps(one, 5))
+        except Exception:
+            continue  # of a category that only exists here
+    return pickle.dumps(travelling, 5)

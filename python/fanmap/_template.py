@@ -1,0 +1,59 @@
+"""The template: a process of one thread that forks workers on request, and does nothing else.
+
+It imports nothing of the user's, so a fork of it is cheap and holds no lock that some thread was holding. It ends when
+its parent does, and its workers end with it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from . import _native, _worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+
+def main(parent: int) -> None:
+    """The whole life of a template that `parent` started as a program."""
+    _serve(_native.Template.adopt(parent), None)
+
+
+def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None, initargs: Any) -> NoReturn:
+    """The whole life of a template that `parent` forked: nothing of the parent's program may run on in it."""
+    code = 1
+    try:
+        import atexit
+
+        # The parent's to run, not ours.
+        atexit._clear()
+        template = _native.Template.over(fd, parent)
+        _serve(template, None if initializer is None else (initializer, initargs))
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _serve(template: _native.Template, inherited: tuple[Callable[..., object], Any] | None) -> None:
+    # Ctrl-C goes to the whole process group: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    own = os.getpid()
+    while (invitation := template.wait()) is not None:
+        key = invitation.key
+        try:
+            pid = os.fork()
+        except OSError as error:
+            template.forked(key, errno=error.errno or 0)
+            continue
+        if pid == 0:
+            _worker.main_of_fork(invitation, own, inherited)
+        # The child has its own copy of the descriptors that came with it.
+        del invitation
+        template.forked(key, pid=pid)

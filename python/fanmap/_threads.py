@@ -1,0 +1,219 @@
+"""`ThreadPoolExecutor`: the engine's queue, and Python's own threads."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Any, ParamSpec, TypeVar
+
+from . import _check, _lifecycle, _native
+from ._errors import BrokenThreadPool
+from ._future import Future
+from ._map import executor_map, lane_over_threads
+
+__all__ = ["ThreadPoolExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_numbers = itertools.count()
+
+
+class ThreadPoolExecutor(Executor):
+    """Runs calls on a pool of threads: the standard library's `ThreadPoolExecutor`, by name and signature.
+
+    `max_workers` defaults to the cores this process may use (affinity and the container's quota count) + 4, at most 32.
+    Threads are started as they are needed. Each task runs in a copy of the context (`contextvars`) that it was submitted in.
+
+        with fanmap.ThreadPoolExecutor(max_workers=8) as pool:
+            pages = list(pool.map(fetch, urls))
+
+    Raises ValueError if `max_workers` is below 1, TypeError if `initializer` cannot be called.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        _check.initializer(initializer)
+        prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
+        self._start(max_workers, _Spawner(prefix, initializer, initargs))
+
+    @classmethod
+    def _for_map(cls, workers: int | None, idle: float | None) -> ThreadPoolExecutor:
+        """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
+        executor = cls.__new__(cls)
+        executor._start(workers, _Spawner("fanmap", None, ()), idle=idle, cancel_at_exit=True)
+        return executor
+
+    def _start(
+        self, max_workers: int | None, spawner: _Spawner, *, idle: float | None = None, cancel_at_exit: bool = False
+    ) -> None:
+        if max_workers is None:
+            max_workers = min(32, _native.cpu_count() + 4)
+        _check.workers(max_workers)
+        self._max_workers = max_workers
+        self._spawner = spawner
+        self._pool = _native.ThreadPool(max_workers, self._spawner.spawn, idle)
+        self._exit = _FinishThreads(self._pool, cancel_at_exit)
+        self._shutdown = False
+        _lifecycle.at_exit(self._exit)
+
+    @property
+    def _threads(self) -> set[threading.Thread]:
+        return self._spawner.threads
+
+    @property
+    def _broken(self) -> str | bool:
+        return self._spawner.broken or False
+
+    @property
+    def _work_queue(self) -> _check.QueueSize:
+        return _check.QueueSize(self._pool.queued)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have `fn(*args, **kwargs)` called on a thread; returns the future of its outcome.
+
+        Raises RuntimeError after `shutdown`, `BrokenThreadPool` if the initializer failed.
+        """
+        _check.function(fn)
+        self._check_open()
+        future: Future[T] = Future()
+        self._execute(_Call(future, fn, args, kwargs))
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
+
+        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in seconds
+        from this call. `chunksize` has no effect on threads.
+        """
+        _check.executor_map(fn, chunksize, buffersize)
+        self._check_open()
+        lane = lane_over_threads(self, fn, len(iterables) != 1, buffersize or 0)
+        return executor_map(lane, iterables, timeout, buffersize)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `wait`, return when all that were submitted have ended and the threads are gone."""
+        self._shutdown = True
+        self._pool.close(cancel_futures)
+        if wait:
+            self._pool.join()
+            for thread in list(self._threads):
+                if thread is not threading.current_thread():
+                    thread.join()
+
+    def _check_open(self) -> None:
+        if self._spawner.broken:
+            raise BrokenThreadPool(self._spawner.broken)
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _lifecycle.exiting():
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _execute(self, call: _Call) -> None:
+        try:
+            self._pool.execute(call)
+        except RuntimeError:
+            # Closed or broken since the look above, which says it in the standard library's words.
+            self._check_open()
+            raise
+
+
+class _Spawner:
+    """Starts a pool's threads. It knows nothing of the executor, which the threads must not keep alive."""
+
+    def __init__(
+        self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+    ) -> None:
+        self._prefix = prefix
+        self._initializer = initializer
+        self._initargs = initargs
+        self._count = itertools.count()
+        self.threads: set[threading.Thread] = set()
+        self.broken = ""
+
+    def spawn(self, seat: _native.Seat) -> None:
+        """Start a thread that works at `seat`."""
+        thread = threading.Thread(name=f"{self._prefix}_{next(self._count)}", target=self._work, args=(seat,))
+        self.threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self.threads.discard(thread)
+            raise
+
+    def _work(self, seat: _native.Seat) -> None:
+        try:
+            if self._initializer is not None:
+                try:
+                    self._initializer(*self._initargs)
+                except BaseException:
+                    logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+                    self.broken = "A thread initializer failed, the thread pool is not usable anymore"
+                    seat.fail(self.broken)
+                    return
+            seat.run()
+        finally:
+            self.threads.discard(threading.current_thread())
+
+
+class _Call:
+    """One submitted call, as the pool runs it."""
+
+    __slots__ = ("args", "context", "fn", "future", "kwargs")
+
+    def __init__(
+        self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.future = future
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.context = contextvars.copy_context()
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.context.run(self.fn, *self.args, **self.kwargs)
+        except BaseException as error:
+            self.future.set_exception(error)
+            # The traceback refers to this frame, which must not refer to the error: that would be a cycle.
+            del self
+        else:
+            self.future.set_result(result)
+
+    def discard(self) -> None:
+        if self.future.cancel():
+            self.future.set_running_or_notify_cancel()
+
+    def fail(self, reason: str) -> None:
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(BrokenThreadPool(reason))
+
+
+class _FinishThreads:
+    """Finishes a pool's work at exit."""
+
+    def __init__(self, pool: _native.ThreadPool, cancel: bool) -> None:
+        self._pool = pool
+        self._cancel = cancel
+
+    def finish_at_exit(self) -> None:
+        self._pool.close(self._cancel)
+        self._pool.join()

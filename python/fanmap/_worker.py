@@ -1,0 +1,189 @@
+"""A worker process: it gets ready as it is told, then calls functions until it is dismissed.
+
+This module and what it imports is all that a fresh worker loads. Bytes come from and go to the engine, which calls the
+methods of `Handler`; tasks run on the process's main thread.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+
+from . import _codec, _main, _native, _place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from ._native import Invitation
+
+    Initializer = tuple[Callable[..., object], Any]
+
+
+def main() -> NoReturn:
+    """The whole life of a worker that was started as a program."""
+    invitation = _native.accept()
+    if invitation is None:
+        os._exit(0)
+    _live(invitation, None)
+
+
+def main_of_fork(invitation: Invitation, template: int, inherited: Initializer | None) -> NoReturn:
+    """The whole life of a worker that the process `template` forked."""
+    if not invitation.bind_to(template):
+        os._exit(0)
+    _native.empty_stdin()
+    _live(invitation, inherited)
+
+
+def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
+    # An empty handler, not SIG_IGN, which programs that a task starts would inherit. The parent ends us if need be.
+    signal.signal(signal.SIGINT, _ignore)
+    code = 1
+    try:
+        if _native.serve(invitation, Handler(inherited)):
+            code = 0
+    except SystemExit:
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End as a program does, but without the interpreter's slow and dangerous last steps."""
+    try:
+        import atexit
+
+        threading = sys.modules.get("threading")
+        if threading is not None:
+            threading._shutdown()
+        atexit._run_exitfuncs()
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util._exit_function()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(code)
+
+
+def _ignore(_signal: int, _frame: object) -> None:
+    """Ctrl-C is the parent's to handle."""
+
+
+class Handler:
+    """What a worker does with what it is sent."""
+
+    def __init__(self, inherited: Initializer | None) -> None:
+        self._inherited = inherited
+        self._encoder = _codec.Encoder(to_parent=True)
+        # What functions were sent as, and as what they were decoded.
+        self._bodies: dict[int, bytes] = {}
+        self._functions: dict[int, tuple[bytes, Any]] = {}
+
+    def setup(self, body: bytes) -> bytes | None:
+        """Get ready; what went wrong, encoded, if it cannot be."""
+        try:
+            told = pickle.loads(body)
+            _surround(told)
+            initializer = self._inherited
+            if "initializer" in told:
+                function, arguments = told["initializer"]
+                initializer = (_codec.decode(function), _codec.decode(arguments))
+            if initializer is not None:
+                initializer[0](*initializer[1])
+        except BaseException as error:
+            return self._encoder.encode_exception(error)
+        return None
+
+    def define(self, function: int, body: bytes) -> None:
+        """A function; it is decoded when it is first called, so that what goes wrong is the call's error."""
+        self._bodies[function] = body
+
+    def forget(self, function: int) -> None:
+        """It will not be called again."""
+        self._bodies.pop(function, None)
+        self._functions.pop(function, None)
+
+    def call(self, function: int, argument: bytes) -> tuple[bool, bytes]:
+        """Whether it returned, and its value or what it raised, encoded."""
+        try:
+            return True, self._encoder.encode(self._call(function, argument), "the result")
+        except BaseException as error:
+            return False, self._encoder.encode_exception(error)
+
+    def _call(self, function: int, argument: bytes) -> Any:
+        try:
+            how, fn = self._function(function)
+        except BaseException as error:
+            raise _undecodable("the function", error) from error
+        try:
+            given = _codec.decode(argument)
+        except BaseException as error:
+            raise _undecodable("the task's argument", error) from error
+        del argument
+        if how == b"1":
+            return fn(given)
+        if how == b"*":
+            return fn(*given)
+        return fn(*given[0], **given[1])
+
+    def _function(self, function: int) -> tuple[bytes, Any]:
+        known = self._functions.get(function)
+        if known is None:
+            body = self._bodies[function]
+            known = self._functions[function] = body[:1], _codec.decode(memoryview(body)[1:])
+            self._bodies[function] = b""
+        return known
+
+
+def _undecodable(what: str, error: BaseException) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f"{what} could not be unpickled in the worker process: {type(error).__name__}: {error}")
+
+
+def _surround(told: dict[str, Any]) -> None:
+    """Take over the parent's surroundings."""
+    _place.worker = True
+    if told["cwd"] is not None:
+        try:
+            os.chdir(told["cwd"])
+        except OSError:
+            pass  # removed since; the parent could not use it either
+    if os.environ != told["environ"]:
+        os.environ.clear()
+        os.environ.update(told["environ"])
+    sys.path[:] = told["path"]
+    sys.argv[:] = told["argv"]
+    _filter_warnings(told["filters"])
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        # Forked workers would all draw the same numbers. Python's own `random` sees to itself.
+        numpy_random.seed()
+    if told["main"] == "by value":
+        _main.install()
+    elif told["main"] == "imported":
+        import multiprocessing.spawn
+
+        multiprocessing.spawn.prepare(told["preparation"])
+
+
+def _filter_warnings(pickled: bytes) -> None:
+    import warnings
+
+    filters = []
+    for one in pickle.loads(pickled):
+        try:
+            filters.append(pickle.loads(one))
+        except Exception:
+            continue  # of a category that only exists in the parent
+    if filters != list(warnings.filters):
+        warnings.resetwarnings()  # also tells the compiled side that what it remembers is old
+        warnings.filters.extend(filters)  # type: ignore[attr-defined]
