@@ -1,4 +1,4 @@
-"""The pools behind `fanmap.map(..., executor="threads" | "processes")`: made when first needed, kept warm for the next call.
+"""The pools behind `fanmap.map(..., executor="threads" | "processes")`: made when needed, kept warm for the next call.
 
 They hold nothing that must be finished: a map that is still under way when the program exits is cancelled.
 """
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from . import _place
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from ._processes import ProcessPoolExecutor
     from ._threads import ThreadPoolExecutor
 
-    Pool = ThreadPoolExecutor | ProcessPoolExecutor
+    Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
 __all__ = ["NAMES", "in_worker", "pool", "shutdown"]
 
@@ -35,8 +37,7 @@ _worker = False
 
 def in_worker() -> bool:
     """Whether this is a worker: a process of a pool, or a thread of the warm one."""
-    threads = _warm.get("threads")
-    return _place.worker or (threads is not None and threads._pool.on_worker())
+    return _place.worker or any(warm._on_worker() for warm in list(_warm.values()))
 
 
 def pool(name: str, workers: int | None) -> tuple[Pool, Callable[[bool], object] | None]:

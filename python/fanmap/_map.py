@@ -1,8 +1,8 @@
 """`fanmap.map` and the executors' `map`: ordered results, read ahead within a bound.
 
-A `MapResult` reads the input and hands out results; a *lane* is what it sends items into and takes outcomes from: threads
-and processes of the engine, any other executor, or, inside a worker, the calling thread itself. No `Future` is made for
-the engine's own lanes.
+A `MapResult` reads the input and hands out results; a *lane* is what it sends items into and takes outcomes from:
+threads and processes of the engine, any other executor, or, inside a worker, the calling thread itself. No `Future` is
+made for the engine's own lanes.
 
 The order of things in `next`: the next result is handed out if it is there. Otherwise an item is read and sent at once,
 and so on until the window is full; only then does it wait. So a result is never withheld because the input is slow. An
@@ -65,14 +65,14 @@ class Lane(Protocol):
         """How many outcomes have not been taken."""
 
     def close(self, *, interrupted: bool) -> None:
-        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for where it cannot be."""
+        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be."""
 
 
 class MapResult(Iterator[T], Generic[T]):
     """The results of a parallel map: a lazy iterator in the order of the input, like the built-in `map`'s.
 
-    It is a context manager, and can be closed before its end: what has not started is then cancelled. The first exception that it
-    raises ends it. A result that was handed out is not kept.
+    It is a context manager, and can be closed before its end: what has not started is then cancelled. The first
+    exception that it raises ends it. A result that was handed out is not kept.
 
         with fanmap.map(work, items) as results:
             for result in results:
@@ -144,7 +144,7 @@ class MapResult(Iterator[T], Generic[T]):
             del failed
 
     def close(self) -> None:
-        """Cancel what has not started, and end the iterator. What runs is not waited for, and its results are dropped."""
+        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped."""
         self._end()
 
     def __enter__(self) -> MapResult[T]:
@@ -265,15 +265,15 @@ def map(
 
     Inside a worker of one of these pools it runs in place, item by item.
 
-    An exception raised by `fn` is raised in its item's place and ends the map; the rest is cancelled. So does an error of
-    the input, after the results of the items before it. A worker process that dies raises `WorkerCrashed` in its
+    An exception raised by `fn` is raised in its item's place and ends the map; the rest is cancelled. So does an error
+    of the input, after the results of the items before it. A worker process that dies raises `WorkerCrashed` in its
     item's place.
 
         squares = list(fanmap.map(pow, range(10), [2] * 10))
         assert squares == [n * n for n in range(10)]
 
-    Raises TypeError if `fn` cannot be called, an input cannot be iterated or `executor` is no executor; ValueError for an unknown name, or
-    a number below 1.
+    Raises TypeError if `fn` cannot be called, an input cannot be iterated or `executor` is no executor; ValueError for
+    an unknown name, or a number below 1.
     """
     _check.function(fn)
     if not iterables:
@@ -289,6 +289,7 @@ def map(
             raise ValueError(f"unknown executor {executor!r}: use {names}, or a concurrent.futures.Executor")
         if _default.in_worker():
             return MapResult(_HereLane(fn, star), iterables)
+        pool: Executor
         pool, end = _default.pool(executor, workers)
     elif isinstance(executor, Executor):
         if workers is not None:

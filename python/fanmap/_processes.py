@@ -1,8 +1,8 @@
 """`ProcessPoolExecutor`: supervised worker processes under the standard library's name.
 
-What goes to the engine is bytes: this encodes functions and arguments, and decodes results. Ends of submitted calls come
-back through `_native.Completions` to one thread of the pool's, which completes the futures; it is started with the first
-submit. Maps need neither futures nor that thread.
+What goes to the engine is bytes: this encodes functions and arguments, and decodes results. Ends of submitted calls
+come back through `_native.Completions` to one thread of the pool's, which completes the futures; it is started with the
+first submit. Maps need neither futures nor that thread.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _KEPT_BYTES = 64 * 1024
 class ProcessPoolExecutor(Executor):
     """Runs calls on a pool of worker processes: the standard library's `ProcessPoolExecutor`, by name and signature.
 
-    `max_workers` defaults to the cores this process may use (affinity and the container's quota count). Processes are started
-    as they are needed. `initializer(*initargs)` is called in each new one; if it fails, the pool is broken.
+    `max_workers` defaults to the cores this process may use (affinity and the container's quota count). Processes are
+    started as they are needed. `initializer(*initargs)` is called in each new one; if it fails, the pool is broken.
     With `max_tasks_per_child` a worker is replaced by a fresh one after so many calls.
 
-    Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a call
-    can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start methods
-    instead of the default, which sends functions and classes of `__main__` by value.
+    Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
+    call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
+    methods instead of the default, which sends functions and classes of `__main__` by value.
 
         with fanmap.ProcessPoolExecutor() as pool:
             future = pool.submit(pow, 2, 10)
@@ -134,8 +134,8 @@ class ProcessPoolExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have `fn(*args, **kwargs)` called in a worker process; returns the future of its outcome.
 
-        What cannot be pickled is the future's exception. Raises RuntimeError after `shutdown`, `BrokenProcessPool` if the
-        workers cannot live.
+        What cannot be pickled is the future's exception. Raises RuntimeError after `shutdown`, `BrokenProcessPool` if
+        the workers cannot live.
         """
         _check.function(fn)
         self._check_open()
@@ -164,10 +164,11 @@ class ProcessPoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
-        """`map(fn, *iterables)` on the processes: the input is read and everything submitted now, results come in order.
+        """`map(fn, *iterables)` on the processes: the input is read and everything submitted now; results in order.
 
-        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in seconds
-        from this call. `chunksize` is accepted and not needed: how many items travel together follows from their times.
+        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
+        seconds from this call. `chunksize` is accepted and not needed: how many items are
+        sent ahead follows from their measured times.
         """
         _check.executor_map(fn, chunksize, buffersize)
         self._check_open()
@@ -182,11 +183,11 @@ class ProcessPoolExecutor(Executor):
             self._engine.join()
 
     def terminate_workers(self) -> None:
-        """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`, and the pool takes no more."""
+        """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
         self._end_workers(kill=False)
 
     def kill_workers(self) -> None:
-        """End every worker by SIGKILL now. What was not done fails with `BrokenProcessPool`, and the pool takes no more."""
+        """End every worker by SIGKILL now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
         self._end_workers(kill=True)
 
     def _end_workers(self, *, kill: bool) -> None:
@@ -197,6 +198,10 @@ class ProcessPoolExecutor(Executor):
         engine = getattr(self, "_engine", None)
         if engine is not None:
             engine.close(False)
+
+    def _on_worker(self) -> bool:
+        """Whether the calling thread is one of the pool's: they are in other processes."""
+        return False
 
     def _check_open(self) -> None:
         broken = self._engine.broken()
@@ -243,7 +248,7 @@ class _Started:
 
 
 class _Engine:
-    """The engine's pool and the thread that completes futures. It lives on when the executor is dropped with work pending."""
+    """The engine's pool, and the thread that completes futures, which holds this while work is pending."""
 
     def __init__(
         self, start: _start.Start, workers: int, max_tasks: int | None, idle: float | None, end_at_exit: bool
@@ -274,7 +279,6 @@ class _Engine:
                 completions = self._completions
                 if completions is None:
                     completions = self._completions = _native.Completions()
-                    # Bound to the queue alone: the engine must be free to go when nobody holds it.
                     self._thread = threading.Thread(
                         name="fanmap-completions", target=_complete_all, args=(completions, self), daemon=True
                     )
@@ -322,8 +326,11 @@ class _Engine:
         self.join()
 
 
-def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
-    """The thread that completes a pool's futures, until the last of them has ended."""
+def _complete_all(completions: _native.Completions, _engine: _Engine) -> None:
+    """The thread that completes a pool's futures, until the last of them has ended.
+
+    It holds the engine, so that there is something to join at exit if the executor was dropped with work pending.
+    """
     while ends := completions.take():
         for future, kind, payload in ends:
             complete(future, kind, payload, _codec.decode)

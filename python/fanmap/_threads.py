@@ -26,8 +26,9 @@ _numbers = itertools.count()
 class ThreadPoolExecutor(Executor):
     """Runs calls on a pool of threads: the standard library's `ThreadPoolExecutor`, by name and signature.
 
-    `max_workers` defaults to the cores this process may use (affinity and the container's quota count) + 4, at most 32.
-    Threads are started as they are needed. Each task runs in a copy of the context (`contextvars`) that it was submitted in.
+    `max_workers` defaults to the cores this process may use (affinity and the container's quota count) + 4, at most
+    32. Threads are started as they are needed. Each task runs in a copy of the context (`contextvars`) that it was
+    submitted in.
 
         with fanmap.ThreadPoolExecutor(max_workers=8) as pool:
             pages = list(pool.map(fetch, urls))
@@ -99,8 +100,8 @@ class ThreadPoolExecutor(Executor):
     ) -> Iterator[T]:
         """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
 
-        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in seconds
-        from this call. `chunksize` has no effect on threads.
+        With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
+        seconds from this call. `chunksize` has no effect on threads.
         """
         _check.executor_map(fn, chunksize, buffersize)
         self._check_open()
@@ -116,6 +117,10 @@ class ThreadPoolExecutor(Executor):
             for thread in list(self._threads):
                 if thread is not threading.current_thread():
                     thread.join()
+
+    def _on_worker(self) -> bool:
+        """Whether the calling thread is one of the pool's."""
+        return self._pool.on_worker()
 
     def _check_open(self) -> None:
         if self._spawner.broken:
@@ -137,9 +142,7 @@ class ThreadPoolExecutor(Executor):
 class _Spawner:
     """Starts a pool's threads. It knows nothing of the executor, which the threads must not keep alive."""
 
-    def __init__(
-        self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, prefix: str, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self._prefix = prefix
         self._initializer = initializer
         self._initargs = initargs

@@ -6,6 +6,7 @@ methods of `Handler`; tasks run on the process's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -146,17 +147,16 @@ class Handler:
 
 
 def _undecodable(what: str, error: BaseException) -> pickle.UnpicklingError:
-    return pickle.UnpicklingError(f"{what} could not be unpickled in the worker process: {type(error).__name__}: {error}")
+    return pickle.UnpicklingError(f"{what} could not be unpickled in the worker: {type(error).__name__}: {error}")
 
 
 def _surround(told: dict[str, Any]) -> None:
     """Take over the parent's surroundings."""
     _place.worker = True
     if told["cwd"] is not None:
-        try:
+        # One that was removed since is of no use to the parent either.
+        with contextlib.suppress(OSError):
             os.chdir(told["cwd"])
-        except OSError:
-            pass  # removed since; the parent could not use it either
     if os.environ != told["environ"]:
         os.environ.clear()
         os.environ.update(told["environ"])
