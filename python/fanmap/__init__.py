@@ -27,9 +27,10 @@ if TYPE_CHECKING:
         as_completed,
         wait,
     )
+    from concurrent.futures.thread import BrokenThreadPool
 
     from ._default import shutdown
-    from ._errors import BrokenProcessPool, BrokenThreadPool, WorkerCrashed
+    from ._errors import BrokenProcessPool, WorkerCrashed
     from ._future import Future
     from ._map import MapResult, map
     from ._processes import ProcessPoolExecutor
@@ -66,7 +67,7 @@ _WHERE = {
     "FIRST_EXCEPTION": "concurrent.futures",
     "BrokenExecutor": "concurrent.futures",
     "BrokenProcessPool": "fanmap._errors",
-    "BrokenThreadPool": "fanmap._errors",
+    "BrokenThreadPool": "concurrent.futures.thread",
     "CancelledError": "concurrent.futures",
     "Future": "fanmap._future",
     "InvalidStateError": "concurrent.futures",

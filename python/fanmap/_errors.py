@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 from . import _outcome
 from ._remote import decode_exception
 
-__all__ = ["BrokenProcessPool", "BrokenThreadPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
+__all__ = ["BrokenProcessPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
 
 
 class WorkerCrashed(BrokenProcessPool):

@@ -6,11 +6,14 @@ therefore rely on submitted work being finished: `concurrent.futures` does the s
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["at_exit", "exiting"]
+__all__ = ["NOT_OURS", "at_exit", "exiting"]
+
+NOT_OURS = "this executor belongs to the process that made it, not to this fork of it; make a new one here"
 
 
 class Exits(Protocol):
@@ -44,3 +47,11 @@ def _run() -> None:
     _exiting = True
     for pool in list(_live):
         pool.finish_at_exit()
+
+
+def _forked() -> None:
+    # In a child that the user's program forked: what lives is the parent's to finish.
+    _live.clear()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -17,11 +17,11 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures.thread import BrokenThreadPool
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from . import _check, _native, _outcome
-from ._errors import BrokenThreadPool, failure
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -318,16 +318,9 @@ def executor_map(
 
 
 def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    from ._processes import ProcessPoolExecutor
-    from ._threads import ThreadPoolExecutor
-
-    if isinstance(pool, ThreadPoolExecutor):
-        pool._check_open()
-        return lane_over_threads(pool, fn, star, window)
-    if isinstance(pool, ProcessPoolExecutor):
-        pool._check_open()
-        return lane_over_processes(pool, fn, star, window)
-    return _ForeignLane(pool, fn, star, window)
+    # An executor of ours brings its own lane. Asking it, rather than its type, imports neither of them.
+    make: Callable[..., Lane] | None = getattr(pool, "_fanmap_lane", None)
+    return _ForeignLane(pool, fn, star, window) if make is None else make(fn, star, window)
 
 
 def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
@@ -395,6 +388,8 @@ class _ProcessLane:
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if isinstance(payload, BaseException):
             return payload  # the item could not be sent
+        from ._errors import failure
+
         return failure(kind, payload, index)
 
     def close(self, *, interrupted: bool) -> None:

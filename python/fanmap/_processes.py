@@ -8,6 +8,7 @@ first submit. Maps need neither futures nor that thread.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -15,9 +16,9 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _check, _codec, _lifecycle, _native, _start
-from ._errors import broken_pool, complete
+from ._errors import BrokenProcessPool, broken_pool, complete
 from ._future import Future
-from ._map import executor_map, lane_over_processes
+from ._map import Lane, executor_map, lane_over_processes
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -99,6 +100,7 @@ class ProcessPoolExecutor(Executor):
             max_workers = _native.cpu_count()
         _check.workers(max_workers)
         self._max_workers = max_workers
+        self._owner = os.getpid()
         self._start = start
         self._initializer = initializer
         self._initargs = initargs
@@ -171,9 +173,12 @@ class ProcessPoolExecutor(Executor):
         sent ahead follows from their measured times.
         """
         _check.executor_map(fn, chunksize, buffersize)
-        self._check_open()
-        lane = lane_over_processes(self, fn, len(iterables) != 1, buffersize or 0)
+        lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
         return executor_map(lane, iterables, timeout, buffersize)
+
+    def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+        self._check_open()
+        return lane_over_processes(self, fn, star, window)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and no process is left."""
@@ -204,6 +209,8 @@ class ProcessPoolExecutor(Executor):
         return False
 
     def _check_open(self) -> None:
+        if os.getpid() != self._owner:
+            raise BrokenProcessPool(_lifecycle.NOT_OURS)
         broken = self._engine.broken()
         if broken:
             raise broken_pool(*broken)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
 from . import _check, _lifecycle, _native
-from ._errors import BrokenThreadPool
 from ._future import Future
-from ._map import executor_map, lane_over_threads
+from ._map import Lane, executor_map, lane_over_threads
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -61,6 +62,7 @@ class ThreadPoolExecutor(Executor):
             max_workers = min(32, _native.cpu_count() + 4)
         _check.workers(max_workers)
         self._max_workers = max_workers
+        self._owner = os.getpid()
         self._spawner = spawner
         self._pool = _native.ThreadPool(max_workers, self._spawner.spawn, idle)
         self._exit = _FinishThreads(self._pool, cancel_at_exit)
@@ -104,25 +106,31 @@ class ThreadPoolExecutor(Executor):
         seconds from this call. `chunksize` has no effect on threads.
         """
         _check.executor_map(fn, chunksize, buffersize)
-        self._check_open()
-        lane = lane_over_threads(self, fn, len(iterables) != 1, buffersize or 0)
+        lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
         return executor_map(lane, iterables, timeout, buffersize)
+
+    def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+        self._check_open()
+        return lane_over_threads(self, fn, star, window)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and the threads are gone."""
         self._shutdown = True
         self._pool.close(cancel_futures)
         if wait:
+            if self._on_worker():
+                raise RuntimeError("cannot join current thread")
             self._pool.join()
             for thread in list(self._threads):
-                if thread is not threading.current_thread():
-                    thread.join()
+                thread.join()
 
     def _on_worker(self) -> bool:
         """Whether the calling thread is one of the pool's."""
         return self._pool.on_worker()
 
     def _check_open(self) -> None:
+        if os.getpid() != self._owner:
+            raise BrokenThreadPool(_lifecycle.NOT_OURS)
         if self._spawner.broken:
             raise BrokenThreadPool(self._spawner.broken)
         if self._shutdown:
@@ -147,32 +155,28 @@ class _Spawner:
         self._initializer = initializer
         self._initargs = initargs
         self._count = itertools.count()
+        self._lock = threading.Lock()
         self.threads: set[threading.Thread] = set()
         self.broken = ""
 
     def spawn(self, seat: _native.Seat) -> None:
         """Start a thread that works at `seat`."""
         thread = threading.Thread(name=f"{self._prefix}_{next(self._count)}", target=self._work, args=(seat,))
-        self.threads.add(thread)
-        try:
-            thread.start()
-        except BaseException:
-            self.threads.discard(thread)
-            raise
+        thread.start()
+        with self._lock:
+            # Those that have ended for idleness are nobody's to join.
+            self.threads = {thread, *(one for one in self.threads if one.is_alive())}
 
     def _work(self, seat: _native.Seat) -> None:
-        try:
-            if self._initializer is not None:
-                try:
-                    self._initializer(*self._initargs)
-                except BaseException:
-                    logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
-                    self.broken = "A thread initializer failed, the thread pool is not usable anymore"
-                    seat.fail(self.broken)
-                    return
-            seat.run()
-        finally:
-            self.threads.discard(threading.current_thread())
+        if self._initializer is not None:
+            try:
+                self._initializer(*self._initargs)
+            except BaseException:
+                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+                self.broken = "A thread initializer failed, the thread pool is not usable anymore"
+                seat.fail(self.broken)
+                return
+        seat.run()
 
 
 class _Call:

@@ -12,6 +12,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -111,6 +112,7 @@ impl ThreadPoolBuilder {
                 config,
                 spawn_with: self.spawn_with,
                 threads: Mutex::new(Vec::new()),
+                owner: process::id(),
             }),
         })
     }
@@ -180,6 +182,9 @@ impl ThreadPool {
 
     /// Takes no more tasks. Can be called again, to cancel what an earlier call let finish.
     pub fn close(&self, pending: Pending) {
+        if !self.core.is_ours() {
+            return;
+        }
         for job in self.core.queue.close(pending) {
             contain(|| job.discard());
         }
@@ -194,6 +199,9 @@ impl ThreadPool {
     ///
     /// Never call it from a task of this pool: that waits for itself.
     pub fn join(&self, deadline: Option<Instant>) -> Joined {
+        if !self.core.is_ours() {
+            return Joined::All;
+        }
         let joined = self.core.queue.join(deadline);
         if joined == Joined::All && self.core.queue.is_closed() {
             self.core.reap();
@@ -255,11 +263,26 @@ pub(crate) struct Core {
     spawn_with: Option<SpawnWith>,
     /// The pool's own threads, those that have ended excepted. Empty if the caller brings them.
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The process that the pool belongs to.
+    owner: u32,
 }
 
 impl Core {
+    /// False in a child that the pool's process forked. No worker is there, and a lock may be held for ever by a thread
+    /// that is not there either.
+    fn is_ours(&self) -> bool {
+        process::id() == self.owner
+    }
+
     /// Queues the job, and brings a worker for it if one is wanted.
     pub(crate) fn execute(self: &Arc<Self>, job: Box<dyn Job>) -> Result<(), Rejected> {
+        if !self.is_ours() {
+            let error = Error::new(
+                ErrorKind::Broken,
+                "this pool belongs to the process that made it; make a new one after a fork",
+            );
+            return Err(Rejected { job, error });
+        }
         let mut offer = self.queue.offer(job, true);
         let mut could_not_grow = None;
         loop {

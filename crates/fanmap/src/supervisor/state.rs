@@ -150,7 +150,8 @@ impl State {
 
     /// How many workers to start now.
     pub(super) fn starts(&self) -> usize {
-        if matches!(self.phase, Phase::Broken(_)) {
+        // The common case first: this is asked at every submit.
+        if matches!(self.phase, Phase::Broken(_)) || self.staying() >= self.limit {
             return 0;
         }
         let unused = self
