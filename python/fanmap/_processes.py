@@ -226,8 +226,8 @@ class ProcessPoolExecutor(Executor):
         """Before a task is submitted: if that may start a worker, say how things stand for it."""
         pool = self._native_pool()
         if pool.may_start_worker():
-            told = self._start.surroundings(self._encoder, self._initializer, self._initargs)
-            pool.set_setup(told, [])
+            told, fds = self._start.surroundings(self._encoder, self._initializer, self._initargs)
+            pool.set_setup(told, fds)
 
     def _function(self, fn: Callable[..., Any], how: bytes) -> _native.Function:
         """What the workers know `fn`, as it is now, by. `how` it is to be called: see `_worker`."""

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import _native
+from . import _inherit, _native
 from ._codec import BY_VALUE, IMPORTED, Encoder, Forked
 
 if TYPE_CHECKING:
@@ -44,8 +44,11 @@ class Start:
         """The engine's pool. Called once, when the first task comes."""
         raise NotImplementedError
 
-    def surroundings(self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any) -> bytes:
-        """What a new worker is told first."""
+    def surroundings(
+        self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any
+    ) -> tuple[bytes, list[int]]:
+        """What a new worker is told first, and the descriptors that it gets."""
+        fds: list[int] = []
         told: dict[str, Any] = {
             "main": self.main,
             "cwd": _cwd(),
@@ -57,9 +60,12 @@ class Start:
         if initializer is not None:
             # The initializer first: its globals must be there before anything that its arguments bring.
             function = encoder.encode_function(initializer)
-            told["initializer"] = (function, encoder.encode(initargs, "the pool's initargs"))
+            with _inherit.Inheriting() as inheriting:
+                told["initializer"] = (function, encoder.encode(initargs, "the pool's initargs"))
+            fds = inheriting.fds
+        told["multiprocessing"] = _inherit.told(fds)
         told.update(self.extra())
-        return pickle.dumps(told, 5)
+        return pickle.dumps(told, 5), fds
 
     def extra(self) -> dict[str, Any]:
         """What else this method tells a worker."""
@@ -139,7 +145,9 @@ class Fork(Start):
         # One that had to end its workers for idleness could not have them back as they were.
         return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks)
 
-    def surroundings(self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any) -> bytes:
+    def surroundings(
+        self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any
+    ) -> tuple[bytes, list[int]]:
         # The initializer and its arguments were inherited: they need not be able to travel.
         return super().surroundings(encoder, None, ())
 

@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 
-from . import _codec, _main, _native, _place
+from . import _codec, _inherit, _main, _native, _place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
     signal.signal(signal.SIGINT, _ignore)
     code = 1
     try:
-        if _native.serve(invitation, Handler(inherited)):
+        if _native.serve(invitation, Handler(inherited, invitation.take_extra())):
             code = 0
     except SystemExit:
         code = 0
@@ -83,8 +83,9 @@ def _ignore(_signal: int, _frame: object) -> None:
 class Handler:
     """What a worker does with what it is sent."""
 
-    def __init__(self, inherited: Initializer | None) -> None:
+    def __init__(self, inherited: Initializer | None, fds: list[int]) -> None:
         self._inherited = inherited
+        self._fds = fds
         self._encoder = _codec.Encoder(to_parent=True)
         # What functions were sent as, and as what they were decoded.
         self._bodies: dict[int, bytes] = {}
@@ -94,7 +95,7 @@ class Handler:
         """Get ready; what went wrong, encoded, if it cannot be."""
         try:
             told = pickle.loads(body)
-            _surround(told)
+            _surround(told, self._fds)
             initializer = self._inherited
             if "initializer" in told:
                 function, arguments = told["initializer"]
@@ -150,7 +151,7 @@ def _undecodable(what: str, error: BaseException) -> pickle.UnpicklingError:
     return pickle.UnpicklingError(f"{what} could not be unpickled in the worker: {type(error).__name__}: {error}")
 
 
-def _surround(told: dict[str, Any]) -> None:
+def _surround(told: dict[str, Any], fds: list[int]) -> None:
     """Take over the parent's surroundings."""
     _place.worker = True
     if told["cwd"] is not None:
@@ -167,6 +168,8 @@ def _surround(told: dict[str, Any]) -> None:
     if numpy_random is not None:
         # Forked workers would all draw the same numbers. Python's own `random` sees to itself.
         numpy_random.seed()
+    if told["multiprocessing"] is not None:
+        _inherit.tell(told["multiprocessing"], fds)
     if told["main"] == "by value":
         _main.install()
     elif told["main"] == "imported":
