@@ -1,8 +1,8 @@
 """multiprocessing's things in a pool's workers: what is inherited from the parent, and how.
 
 A queue, lock or event of multiprocessing pickles only while multiprocessing itself starts a process. In `initargs`,
-which every new worker gets, they may be used all the same: `Inheriting` stands in for the process that is being started,
-and the descriptors that such things hold go with the invitation. (Those of a fork context exist only in processes
+which every new worker gets, they may be used all the same: `Inheriting` stands in for the process that is being
+started, and the descriptors that such things hold go with the invitation. (Those of a fork context exist only in processes
 forked from this one: they need `mp_context=get_context("fork")`.)
 
 A worker does not import multiprocessing. If a task does, it finds what it would find in a process that multiprocessing
