@@ -2,8 +2,8 @@
 
 A queue, lock or event of multiprocessing pickles only while multiprocessing itself starts a process. In `initargs`,
 which every new worker gets, they may be used all the same: `Inheriting` stands in for the process that is being
-started, and the descriptors that such things hold go with the invitation. (Those of a fork context exist only in processes
-forked from this one: they need `mp_context=get_context("fork")`.)
+started, and the descriptors that such things hold go with the invitation. (Those of a fork context exist only in
+processes forked from this one: they need `mp_context=get_context("fork")`.)
 
 A worker does not import multiprocessing. If a task does, it finds what it would find in a process that multiprocessing
 started: the parent's key and resource tracker, a name, and `parent_process()`; `tell` sees to that.

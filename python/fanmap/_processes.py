@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import process as standard
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _check, _codec, _lifecycle, _native, _start
@@ -34,7 +35,7 @@ _KEPT_FUNCTIONS = 16
 _KEPT_BYTES = 64 * 1024
 
 
-class ProcessPoolExecutor(Executor):
+class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     """Runs calls on a pool of worker processes: the standard library's `ProcessPoolExecutor`, by name and signature.
 
     `max_workers` defaults to the cores this process may use (affinity and the container's quota count). Processes are
@@ -102,7 +103,7 @@ class ProcessPoolExecutor(Executor):
         self._max_workers = max_workers
         self._owner = os.getpid()
         self._start = start
-        self._initializer = initializer
+        self._initializer: Callable[..., Any] | None = initializer
         self._initargs = initargs
         self._lock = threading.Lock()
         self._closed = False
@@ -120,17 +121,17 @@ class ProcessPoolExecutor(Executor):
         return self._engine.started().encoder
 
     @property
-    def _processes(self) -> dict[int, int]:
-        """The workers: process ids, by process id."""
-        return {pid: pid for pid in self._engine.workers()}
+    def _processes(self) -> dict[int, _Worker]:  # type: ignore[override]
+        """The workers, by process id."""
+        return {pid: _Worker(pid, self._engine) for pid in self._engine.workers()}
 
     @property
-    def _broken(self) -> str | bool:
+    def _broken(self) -> str | bool:  # type: ignore[override]
         broken = self._engine.broken()
         return broken[0] if broken else False
 
     @property
-    def _work_queue(self) -> _check.QueueSize:
+    def _work_queue(self) -> _check.QueueSize:  # type: ignore[override]
         return _check.QueueSize(self._engine.queued)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -244,6 +245,28 @@ class ProcessPoolExecutor(Executor):
             else:
                 self._functions.move_to_end(body)
             return function
+
+
+class _Worker:
+    """What programs do with the processes of the standard library's `_processes`."""
+
+    def __init__(self, pid: int, engine: _Engine) -> None:
+        self.pid = pid
+        self._engine = engine
+
+    def is_alive(self) -> bool:
+        return self.pid in self._engine.workers()
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        # Only a process that the engine still has: the number of another would mean somebody else.
+        if self.is_alive():
+            os.kill(self.pid, number)
 
 
 class _Started:

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _numbers = itertools.count()
 
 
-class ThreadPoolExecutor(Executor):
+class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     """Runs calls on a pool of threads: the standard library's `ThreadPoolExecutor`, by name and signature.
 
     `max_workers` defaults to the cores this process may use (affinity and the container's quota count) + 4, at most
@@ -70,15 +70,15 @@ class ThreadPoolExecutor(Executor):
         _lifecycle.at_exit(self._exit)
 
     @property
-    def _threads(self) -> set[threading.Thread]:
+    def _threads(self) -> set[threading.Thread]:  # type: ignore[override]
         return self._spawner.threads
 
     @property
-    def _broken(self) -> str | bool:
+    def _broken(self) -> str | bool:  # type: ignore[override]
         return self._spawner.broken or False
 
     @property
-    def _work_queue(self) -> _check.QueueSize:
+    def _work_queue(self) -> _check.QueueSize:  # type: ignore[override]
         return _check.QueueSize(self._pool.queued)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
