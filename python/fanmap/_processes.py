@@ -131,7 +131,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         return broken[0] if broken else False
 
     @property
-    def _work_queue(self) -> _check.QueueSize:  # type: ignore[override]
+    def _work_queue(self) -> _check.QueueSize:
         return _check.QueueSize(self._engine.queued)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
