@@ -60,8 +60,10 @@ def shutdown() -> None:
     Maps that are still under way are cancelled. The next `fanmap.map` makes new pools. Without this they end after 30
     seconds without work, or when the program exits.
 
-        results = list(fanmap.map(work, items))
-        fanmap.shutdown()
+    >>> import fanmap
+    >>> list(fanmap.map(abs, [-1, -2]))
+    [1, 2]
+    >>> fanmap.shutdown()
     """
     with _lock:
         pools = [*_warm.values(), *_own]

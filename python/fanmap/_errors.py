@@ -18,10 +18,11 @@ class WorkerCrashed(BrokenProcessPool):
     `item` is the index of the item in the input of a map (None for `submit`), `pid` the worker's process id, `exitcode`
     how it ended: negative for a signal, as in `multiprocessing`, None if nobody could tell.
 
-        try:
-            future.result()
-        except fanmap.WorkerCrashed as crash:
-            print(crash.pid, crash.exitcode)
+    >>> import os, fanmap
+    >>> with fanmap.ProcessPoolExecutor() as pool:
+    ...     crash = pool.submit(os._exit, 3).exception()
+    >>> type(crash).__name__, crash.exitcode
+    ('WorkerCrashed', 3)
     """
 
     def __init__(self, message: str, *, item: int | None = None, pid: int = 0, exitcode: int | None = None) -> None:

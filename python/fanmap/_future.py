@@ -19,8 +19,11 @@ class Future(concurrent.futures.Future[T]):
     Over processes it is RUNNING when a worker really runs the task, so `cancel()` succeeds until then; the standard
     library calls a task running as soon as it is queued to a worker.
 
-        future = pool.submit(pow, 2, 10)
-        assert future.result() == 1024
+    >>> import fanmap
+    >>> with fanmap.ThreadPoolExecutor() as pool:
+    ...     future = pool.submit(pow, 2, 10)
+    >>> future.result()
+    1024
     """
 
     # The task's place in a process pool, until its outcome is here. Set by the executor.

@@ -74,10 +74,12 @@ class MapResult(Iterator[T], Generic[T]):
     It is a context manager, and can be closed before its end: what has not started is then cancelled. The first
     exception that it raises ends it. A result that was handed out is not kept.
 
-        with fanmap.map(work, items) as results:
-            for result in results:
-                if good_enough(result):
-                    break
+    >>> import fanmap, itertools
+    >>> with fanmap.map(abs, itertools.count(-5)) as results:
+    ...     for result in results:
+    ...         if result == 0:
+    ...             break
+    >>> fanmap.shutdown()
     """
 
     def __init__(
@@ -269,8 +271,12 @@ def map(
     of the input, after the results of the items before it. A worker process that dies raises `WorkerCrashed` in its
     item's place.
 
-        squares = list(fanmap.map(pow, range(10), [2] * 10))
-        assert squares == [n * n for n in range(10)]
+    >>> import fanmap
+    >>> list(fanmap.map(pow, range(5), [2] * 5))
+    [0, 1, 4, 9, 16]
+    >>> list(fanmap.map(abs, [-1, -2], executor="threads"))
+    [1, 2]
+    >>> fanmap.shutdown()
 
     Raises TypeError if `fn` cannot be called, an input cannot be iterated or `executor` is no executor; ValueError for
     an unknown name, or a number below 1.

@@ -46,9 +46,10 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
     methods instead of the default, which sends functions and classes of `__main__` by value.
 
-        with fanmap.ProcessPoolExecutor() as pool:
-            future = pool.submit(pow, 2, 10)
-            assert future.result() == 1024
+    >>> import fanmap
+    >>> with fanmap.ProcessPoolExecutor() as pool:
+    ...     pool.submit(pow, 2, 10).result()
+    1024
 
     Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, or for the latter with the fork method;
     TypeError if `initializer` cannot be called.

@@ -44,6 +44,10 @@ class RemoteError(Exception):
     """Stands in for an exception that could not be pickled in the worker, or not be unpickled here.
 
     `type_name` is the full name of its type, `message` its `str`, `reason` what went wrong with the pickle.
+
+    >>> import fanmap
+    >>> str(fanmap.RemoteError("package.Oops", "it broke"))
+    'package.Oops: it broke (this exception could not be pickled)'
     """
 
     def __init__(self, type_name: str, message: str, reason: str = "this exception could not be pickled") -> None:

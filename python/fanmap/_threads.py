@@ -31,8 +31,10 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     32. Threads are started as they are needed. Each task runs in a copy of the context (`contextvars`) that it was
     submitted in.
 
-        with fanmap.ThreadPoolExecutor(max_workers=8) as pool:
-            pages = list(pool.map(fetch, urls))
+    >>> import fanmap
+    >>> with fanmap.ThreadPoolExecutor(max_workers=8) as pool:
+    ...     list(pool.map(len, ["a", "bb"]))
+    [1, 2]
 
     Raises ValueError if `max_workers` is below 1, TypeError if `initializer` cannot be called.
     """
