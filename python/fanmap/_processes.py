@@ -188,6 +188,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._engine.close(cancel_futures)
         if wait:
             self._engine.join()
+            self._engine.release()
 
     def terminate_workers(self) -> None:
         """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
@@ -289,18 +290,25 @@ class _Engine:
         self._end_at_exit = end_at_exit
         self._lock = threading.Lock()
         self._started: _Started | None = None
+        # Why the pool could not go on, once it was let go.
+        self._was_broken: tuple[str, bytes | None] | None = None
+        self._released = False
         self._completions: _native.Completions | None = None
         self._thread: threading.Thread | None = None
         self._told_broken = False
 
     def started(self) -> _Started:
         """The pool, made now if this is the first use."""
-        if self._started is None:
+        started = self._started
+        if started is None:
             with self._lock:
+                if self._released:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
                 if self._started is None:
                     pool = self._start.make_pool(*self._options)
                     self._started = _Started(pool, _codec.Encoder(self._start.policy))
-        return self._started
+                started = self._started
+        return started
 
     def submit(self, function: _native.Function, argument: bytes, future: Future[Any]) -> _native.Ticket:
         """Submit a call whose end completes `future`."""
@@ -317,28 +325,33 @@ class _Engine:
         return self.started().pool.submit(function, argument, completions, future)
 
     def workers(self) -> list[int]:
-        return self._started.pool.workers() if self._started else []
+        started = self._started
+        return started.pool.workers() if started else []
 
     def queued(self) -> int:
-        return self._started.pool.queued() if self._started else 0
+        started = self._started
+        return started.pool.queued() if started else 0
 
     def broken(self) -> tuple[str, bytes | None] | None:
         """Why the pool cannot go on, if so. The cause is logged once, as the standard library's workers do."""
-        broken = self._started.pool.broken() if self._started else None
+        started = self._started
+        broken = started.pool.broken() if started else self._was_broken
         if broken and broken[1] is not None and not self._told_broken:
             self._told_broken = True
             logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=broken_pool(*broken))
         return broken
 
     def close(self, cancel: bool) -> None:
-        if self._started is not None:
-            self._started.pool.close(cancel)
+        started = self._started
+        if started is not None:
+            started.pool.close(cancel)
         if self._completions is not None:
             self._completions.close()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until nothing is left; false if `timeout` seconds passed first."""
-        if self._started is not None and not self._started.pool.join(timeout):
+        started = self._started
+        if started is not None and not started.pool.join(timeout):
             return False
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -346,9 +359,18 @@ class _Engine:
         self._start.close()
         return True
 
+    def release(self) -> None:
+        """After `close` and `join`: let go of the pool and its doorbell, even if somebody still holds the executor."""
+        with self._lock:
+            if self._started is not None:
+                self._was_broken = self._started.pool.broken()
+            self._started = None
+            self._released = True
+
     def end_workers(self, kill: bool) -> None:
-        if self._started is not None:
-            self._started.pool.end_workers(kill)
+        started = self._started
+        if started is not None:
+            started.pool.end_workers(kill)
 
     def finish_at_exit(self) -> None:
         if self._end_at_exit:

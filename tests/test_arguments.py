@@ -1,0 +1,69 @@
+"""Arguments that cannot be used are refused at the call."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from typing import Any
+
+import fanmap
+import pytest
+
+THREADS, PROCESSES = fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor
+
+
+@pytest.mark.parametrize("make", [THREADS, PROCESSES])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_workers": 0}, ValueError),
+        ({"max_workers": -1}, ValueError),
+        ({"max_workers": "2"}, TypeError),
+        ({"initializer": 3}, TypeError),
+    ],
+)
+def test_an_executor_refuses(make: Callable[..., Any], options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        make(**options)
+
+
+def test_a_process_pool_refuses_max_tasks_per_child() -> None:
+    for bad, error in ((0, ValueError), (-1, ValueError), ("1", TypeError)):
+        with pytest.raises(error):
+            PROCESSES(max_tasks_per_child=bad)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fork"):
+        PROCESSES(mp_context=multiprocessing.get_context("fork"), max_tasks_per_child=1)
+
+
+@pytest.mark.parametrize("make", [THREADS, PROCESSES])
+def test_submit_and_map_refuse(make: Callable[..., Any]) -> None:
+    with make(1) as pool:
+        for call in (pool.submit, pool.map):
+            with pytest.raises(TypeError, match="callable"):
+                call(None, [1])
+        for name in ("chunksize", "buffersize"):
+            for bad in (0, -1):
+                with pytest.raises(ValueError, match=name):
+                    pool.map(abs, [1], **{name: bad})
+        with pytest.raises(TypeError, match="buffersize"):
+            pool.map(abs, [1], buffersize="1")
+        with pytest.raises(TypeError):
+            pool.map(abs, 3)
+
+
+def test_map_refuses() -> None:
+    with pytest.raises(TypeError, match="callable"):
+        fanmap.map(None, [1])  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        fanmap.map(abs)
+    with pytest.raises(TypeError):
+        fanmap.map(abs, 3)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="unknown executor 'green'"):
+        fanmap.map(abs, [1], executor="green")
+    with pytest.raises(TypeError, match="executor must be"):
+        fanmap.map(abs, [1], executor=object())  # type: ignore[call-overload]
+    for bad in ({"workers": 0}, {"buffersize": 0}, {"workers": -2}):
+        with pytest.raises(ValueError, match=r"must be"):
+            fanmap.map(abs, [1], **bad)
+    with THREADS(1) as pool, pytest.raises(ValueError, match="workers"):
+        fanmap.map(abs, [1], executor=pool, workers=2)
