@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+use crate::signals;
 use crate::socket::Socket;
 
 /// How a process ended.
@@ -86,8 +87,10 @@ pub fn spawn(mut command: Command) -> io::Result<(Process, Socket)> {
     Ok((Process::open(child.id())?, ours))
 }
 
-/// In a process that [`spawn`] started: takes the control socket, and leaves an empty standard input in its place.
+/// In a process that [`spawn`] started: takes the control socket, and leaves an empty standard input in its place. From
+/// here on it takes signals, which the thread that started it did not.
 pub fn adopt_control_socket() -> io::Result<Socket> {
+    signals::unblock_all();
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     empty_stdin()?;
     Ok(Socket::from_fd(socket))

@@ -13,3 +13,14 @@ pub fn block_all() {
         libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
     }
 }
+
+/// Unblocks every signal on the calling thread, in a process that [`crate::process::spawn`] started: it inherited the mask
+/// of an engine thread.
+pub fn unblock_all() {
+    // SAFETY: as in `block_all`, with `sigemptyset` to initialise the set.
+    unsafe {
+        let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}

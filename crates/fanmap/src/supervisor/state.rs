@@ -159,7 +159,12 @@ impl State {
             .iter()
             .filter(|seat| seat.stage == Stage::Starting || seat.is_idle())
             .count();
-        let waiting: usize = self.seats.iter().map(|seat| seat.waiting()).sum();
+        // The first task of a worker is about to start, if it has not yet: only those behind it wait for anybody.
+        let waiting: usize = self
+            .seats
+            .iter()
+            .map(|seat| seat.waiting().min(seat.load().saturating_sub(1)))
+            .sum();
         policy::starts(self.queue.len() + waiting, unused, self.staying(), self.limit)
     }
 

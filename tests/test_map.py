@@ -1,0 +1,195 @@
+"""`fanmap.map` is the built-in `map`: same results, same order, bounded, lazy."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import itertools
+import operator
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import fanmap
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NAMES = ["threads", "processes"]
+both = pytest.mark.parametrize("name", NAMES)
+
+
+def inverse(x: int) -> float:
+    return 1 / x
+
+
+def outcome(results: Iterator[Any]) -> tuple[list[Any], Any]:
+    """What came, and what ended it."""
+    came = []
+    try:
+        for result in results:
+            came.append(result)
+    except Exception as error:
+        return came, (type(error), error.args)
+    return came, None
+
+
+@both
+@settings(max_examples=40, deadline=None)
+@given(
+    items=st.lists(st.integers(-5, 50), max_size=60),
+    workers=st.sampled_from([None, None, None, 1, 3]),
+    buffersize=st.one_of(st.none(), st.integers(1, 20)),
+    live=st.booleans(),
+)
+def test_a_parallel_map_is_the_map(
+    name: str, items: list[int], workers: int | None, buffersize: int | None, live: bool
+) -> None:
+    source: Any = iter(items) if live else items
+    parallel = fanmap.map(inverse, source, executor=name, workers=workers, buffersize=buffersize)
+    assert outcome(parallel) == outcome(map(inverse, items))
+
+
+@both
+@given(
+    ones=st.lists(st.text(max_size=3), max_size=20),
+    twos=st.lists(st.one_of(st.integers(0, 3), st.none()), max_size=20),
+)
+@settings(max_examples=20, deadline=None)
+def test_several_inputs_are_the_maps_too(name: str, ones: list[str], twos: list[int | None]) -> None:
+    parallel = fanmap.map(operator.mul, ones, twos, executor=name)
+    assert outcome(parallel) == outcome(map(operator.mul, ones, twos))
+
+
+@both
+@settings(max_examples=15, deadline=None)
+@given(
+    items=st.lists(st.one_of(st.integers(), st.text(), st.lists(st.floats(allow_nan=False)), st.binary()), max_size=30)
+)
+def test_an_executors_map_is_the_map(name: str, items: list[Any]) -> None:
+    make = fanmap.ThreadPoolExecutor if name == "threads" else fanmap.ProcessPoolExecutor
+    with make(2) as pool:
+        assert list(pool.map(repr, items, chunksize=3)) == list(map(repr, items))
+
+
+@both
+def test_an_error_of_the_input_comes_after_the_results_before_it(name: str) -> None:
+    def source() -> Iterator[int]:
+        yield from (1, 2)
+        raise LookupError("the input's own")
+
+    assert outcome(fanmap.map(abs, source(), executor=name)) == ([1, 2], (LookupError, ("the input's own",)))
+
+
+@both
+def test_an_endless_input_is_read_only_so_far_ahead(name: str) -> None:
+    read = itertools.count()
+    source = (next(read) for _ in itertools.count())
+    results = fanmap.map(abs, source, executor=name, buffersize=10)
+    assert next(read) == 0  # lazy: nothing was read for it
+    assert list(itertools.islice(results, 10_000)) == list(range(1, 10_001))
+    assert next(read) <= 10_000 + 10 + 1
+    results.close()
+    assert list(results) == []
+    assert list(fanmap.map(abs, [-1], executor=name)) == [1]
+
+
+@both
+def test_a_live_source_is_never_withheld(name: str) -> None:
+    taken = threading.Event()
+
+    def source() -> Iterator[int]:
+        for k in range(20):
+            if k:
+                # Another thread than the consumer's could set it; this one only gets here once the result was taken.
+                assert taken.is_set()
+            taken.clear()
+            yield k
+
+    results = fanmap.map(abs, source(), executor=name, buffersize=1)
+    for k in range(20):
+        assert next(results) == k
+        taken.set()
+    results.close()
+
+
+@both
+def test_a_result_that_was_taken_is_not_kept(name: str) -> None:
+    results = fanmap.map(set, [[1], [2], [3]], executor=name)
+    reference = weakref.ref(next(results))
+    gc.collect()
+    assert reference() is None
+    assert list(results) == [{2}, {3}]
+
+
+@both
+def test_it_is_a_context_manager_with_a_length_hint(name: str) -> None:
+    with fanmap.map(abs, range(5), executor=name) as results:
+        assert operator.length_hint(results) == 5
+        assert next(results) == 0
+        assert operator.length_hint(results) == 4
+    assert operator.length_hint(results) == 0 and list(results) == []
+
+
+@both
+def test_the_first_error_ends_it(name: str) -> None:
+    results = fanmap.map(inverse, [1, 0, 2], executor=name)
+    assert next(results) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+
+
+def test_a_lost_worker_is_named_with_its_item() -> None:
+    results = fanmap.map(_exit_on_three, range(6), executor="processes", workers=2)
+    assert list(itertools.islice(results, 3)) == [0, 1, 2]
+    with pytest.raises(fanmap.WorkerCrashed, match="item 3") as caught:
+        next(results)
+    assert (caught.value.item, caught.value.exitcode) == (3, 9)
+    del caught
+
+
+def _exit_on_three(x: int) -> int:
+    import os
+
+    if x == 3:
+        os._exit(9)
+    return x
+
+
+def _inner(n: int) -> list[int]:
+    return list(fanmap.map(abs, range(-n, 0), executor="processes"))
+
+
+@both
+def test_a_map_inside_a_map_runs_in_place(name: str) -> None:
+    expected = [list(range(n, 0, -1)) for n in range(5)]
+    assert list(fanmap.map(_inner, range(5), executor=name)) == expected
+
+
+def test_any_executor_will_do() -> None:
+    for make in (concurrent.futures.ThreadPoolExecutor, fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor):
+        with make(2) as pool:
+            assert outcome(fanmap.map(inverse, [1, 2, 0, 4], executor=pool)) == outcome(map(inverse, [1, 2, 0, 4]))
+            assert list(itertools.islice(fanmap.map(abs, itertools.count(), executor=pool, buffersize=3), 9)) == [
+                *range(9)
+            ]
+
+
+@both
+def test_a_dropped_executor_map_that_nobody_asked_still_runs(name: str) -> None:
+    make = fanmap.ThreadPoolExecutor if name == "threads" else fanmap.ProcessPoolExecutor
+    with make(1) as pool:
+        pool.map(abs, range(3))
+        assert pool.submit(abs, -3).result(60) == 3
+
+
+def test_a_map_that_runs_out_of_time_says_so() -> None:
+    gate = threading.Event()
+    with fanmap.ThreadPoolExecutor(2) as pool:
+        results = pool.map(lambda wait: gate.wait(60) if wait else 7, [False, True], timeout=0.05)
+        assert next(results) == 7
+        with pytest.raises(fanmap.TimeoutError):
+            next(results)
+        gate.set()
