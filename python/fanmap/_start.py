@@ -137,6 +137,10 @@ class Fork(Start):
         self.policy = Forked()
         ours, theirs = _native.control_pair()
         parent = os.getpid()
+        for stream in (sys.stdout, sys.stderr):
+            # What they hold would be written again by every worker.
+            if stream is not None and not stream.closed:
+                stream.flush()
         pid = os.fork()
         if pid == 0:
             os.close(ours)
