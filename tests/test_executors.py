@@ -223,6 +223,24 @@ def test_shutdown_finishes_what_was_submitted(way: str) -> None:
     assert [f.result(0) for f in futures] == [x * x for x in range(50)]
 
 
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def add(self, n: int) -> int:
+        self.count += n
+        return self.count
+
+
+@each_process
+def test_what_a_submitted_method_does_to_its_object_the_next_call_does_not_see(way: str) -> None:
+    counter = Counter()
+    with make(way, 1) as pool:
+        assert [pool.submit(counter.add, n).result(LIMIT) for n in (1, 2, 3)] == [1, 2, 3]
+        counter.add(10)
+        assert pool.submit(counter.add, 1).result(LIMIT) == 11
+
+
 _state = 0
 
 
