@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -16,18 +17,33 @@ def children(pid: int) -> set[int]:
     """The child processes of a process, zombies included."""
     found: set[int] = set()
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
+        # A thread that was joined may leave this list a moment later; its children are then another thread's.
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/children") as file:
             found.update(map(int, file.read().split()))
+    return found
+
+
+# Of the flags in /proc/[pid]/task/[tid]/stat. The kernel sets it before it tells those who join the thread, and takes
+# the thread off the list after that.
+_PF_EXITING = 0x4
+
+
+def _engine_threads() -> set[int]:
+    """The engine's own threads, which `threading` does not know: they are told by their names."""
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/self/task/{task}/stat") as file:
+            name, _, rest = file.read().partition("(")[2].rpartition(")")
+            if name.startswith("fanmap-") and not int(rest.split()[6]) & _PF_EXITING:
+                found.add(int(task))
     return found
 
 
 def _descriptors() -> dict[int, str]:
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with suppress(FileNotFoundError):  # the one that listed the others
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:
-            continue  # the one that listed the others
     return found
 
 
@@ -40,6 +56,7 @@ def _mappings() -> int:
 def nothing_is_left() -> Iterator[None]:
     """After each test, once the warm pools are closed: no process, thread, descriptor or mapping more than before."""
     processes, threads, descriptors = children(os.getpid()), set(threading.enumerate()), _descriptors()
+    engine_threads = _engine_threads()
     yield
     fanmap = sys.modules.get("fanmap")
     if fanmap is None:
@@ -49,9 +66,14 @@ def nothing_is_left() -> Iterator[None]:
     kept = {tracker._resource_tracker._pid} if tracker else set()
     assert children(os.getpid()) - processes - kept == set(), "child processes are left"
     assert set(threading.enumerate()) - threads == set(), "threads are left"
-    # A traceback that the test caught can hold an executor in a cycle, and that its doorbell.
-    gc.collect()
+    assert _engine_threads() - engine_threads == set(), "threads of the engine are left"
     tracker_fd = tracker._resource_tracker._fd if tracker else None
-    left = {fd: to for fd, to in _descriptors().items() if descriptors.get(fd) != to and fd != tracker_fd}
-    assert left == {}, "descriptors are left"
+
+    def left() -> dict[int, str]:
+        return {fd: to for fd, to in _descriptors().items() if descriptors.get(fd) != to and fd != tracker_fd}
+
+    if left() or _mappings():
+        # A traceback that the test caught can hold an executor in a cycle, and that its doorbell.
+        gc.collect()
+    assert left() == {}, "descriptors are left"
     assert _mappings() == 0, "shared memory is left"

@@ -45,8 +45,8 @@ def test_submit_and_map_refuse(make: Callable[..., Any]) -> None:
             for bad in (0, -1):
                 with pytest.raises(ValueError, match=name):
                     pool.map(abs, [1], **{name: bad})
-        with pytest.raises(TypeError, match="buffersize"):
-            pool.map(abs, [1], buffersize="1")
+            with pytest.raises(TypeError, match=name):
+                pool.map(abs, [1], **{name: "1"})
         with pytest.raises(TypeError):
             pool.map(abs, 3)
 
@@ -62,6 +62,12 @@ def test_map_refuses() -> None:
         fanmap.map(abs, [1], executor="green")
     with pytest.raises(TypeError, match="executor must be"):
         fanmap.map(abs, [1], executor=object())  # type: ignore[call-overload]
+    for executor in (None, THREADS):
+        with pytest.raises(TypeError, match="executor must be"):
+            fanmap.map(abs, [1], executor=executor)  # type: ignore[call-overload]
+    for name in ("workers", "buffersize"):
+        with pytest.raises(TypeError, match=name):
+            fanmap.map(abs, [1], **{name: "2"})
     for bad in ({"workers": 0}, {"buffersize": 0}, {"workers": -2}):
         with pytest.raises(ValueError, match=r"must be"):
             fanmap.map(abs, [1], **bad)

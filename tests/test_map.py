@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import gc
 import itertools
+import multiprocessing
 import operator
 import threading
 import weakref
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NAMES = ["threads", "processes"]
+MAKES: dict[str, Any] = {"threads": fanmap.ThreadPoolExecutor, "processes": fanmap.ProcessPoolExecutor}
 both = pytest.mark.parametrize("name", NAMES)
 
 
@@ -39,15 +41,25 @@ def outcome(results: Iterator[Any]) -> tuple[list[Any], Any]:
 @settings(max_examples=40, deadline=None)
 @given(
     items=st.lists(st.integers(-5, 50), max_size=60),
-    workers=st.sampled_from([None, None, None, 1, 3]),
     buffersize=st.one_of(st.none(), st.integers(1, 20)),
     live=st.booleans(),
 )
-def test_a_parallel_map_is_the_map(
-    name: str, items: list[int], workers: int | None, buffersize: int | None, live: bool
-) -> None:
+def test_a_parallel_map_is_the_map(name: str, items: list[int], buffersize: int | None, live: bool) -> None:
     source: Any = iter(items) if live else items
-    parallel = fanmap.map(inverse, source, executor=name, workers=workers, buffersize=buffersize)
+    parallel = fanmap.map(inverse, source, executor=name, buffersize=buffersize)
+    assert outcome(parallel) == outcome(map(inverse, items))
+
+
+# Few examples: each starts a pool.
+@both
+@settings(max_examples=4, deadline=None)
+@given(
+    items=st.lists(st.integers(-5, 50), max_size=60),
+    workers=st.integers(1, 4),
+    buffersize=st.one_of(st.none(), st.integers(1, 20)),
+)
+def test_it_is_so_with_any_number_of_workers(name: str, items: list[int], workers: int, buffersize: int | None) -> None:
+    parallel = fanmap.map(inverse, items, executor=name, workers=workers, buffersize=buffersize)
     assert outcome(parallel) == outcome(map(inverse, items))
 
 
@@ -193,3 +205,162 @@ def test_a_map_that_runs_out_of_time_says_so() -> None:
         with pytest.raises(fanmap.TimeoutError):
             next(results)
         gate.set()
+
+
+def test_results_that_are_there_are_given_after_the_time_has_run_out() -> None:
+    with fanmap.ThreadPoolExecutor(1) as pool:
+        results = pool.map(abs, [-1, -2], timeout=0)
+        assert pool.submit(abs, 0).result(60) == 0  # the only worker came here last
+        assert list(results) == [1, 2]
+
+
+@both
+@pytest.mark.parametrize("buffersize", [1, 2, 7])
+def test_no_more_items_are_read_than_the_buffer_holds(name: str, buffersize: int) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[int]:
+        for k in range(30):
+            read.append(k)
+            yield k
+
+    with fanmap.map(abs, source(), executor=name, buffersize=buffersize) as results:
+        assert not read
+        for taken in range(30):
+            assert next(results) == taken
+            assert taken + 1 <= len(read) <= taken + buffersize
+
+
+@both
+@pytest.mark.parametrize("buffersize", [1, 2, 7])
+def test_an_executors_map_reads_what_its_buffer_holds_at_the_call(name: str, buffersize: int) -> None:
+    read: list[int] = []
+
+    def source() -> Iterator[int]:
+        for k in range(30):
+            read.append(k)
+            yield k
+
+    with MAKES[name](2) as pool:
+        results = pool.map(abs, source(), buffersize=buffersize)
+        assert len(read) == buffersize
+        for taken in range(30):
+            assert next(results) == taken
+            assert len(read) <= taken + 1 + buffersize
+        assert list(results) == []
+
+
+@both
+def test_an_executors_map_without_a_buffer_reads_all_at_the_call(name: str) -> None:
+    source = iter(range(100))
+    with MAKES[name](2) as pool:
+        results = pool.map(abs, source)
+        assert next(source, None) is None
+        assert list(results) == list(range(100))
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "exit", "error"])
+def test_a_map_that_ends_early_cancels_what_has_not_started(how: str) -> None:
+    ran: list[int] = []
+    gate, started = threading.Event(), threading.Event()
+
+    def work(x: int) -> int:
+        ran.append(x)
+        if x == 1:
+            started.set()
+            gate.wait(60)
+        return 1 // (x - 3) if how == "error" and x == 3 else x
+
+    with fanmap.ThreadPoolExecutor(1) as pool:
+        results = fanmap.map(work, [3, 1, 2] if how == "error" else [0, 1, 2], executor=pool, buffersize=3)
+        if how == "error":
+            # The window is full before the first is asked for: it is the error that cancels.
+            with pytest.raises(ZeroDivisionError):
+                next(results)
+            gate.set()
+        else:
+            assert next(results) == 0
+            assert started.wait(60)
+            if how == "close":
+                results.close()
+            elif how == "exit":
+                with results:
+                    pass
+            else:
+                del results
+            gate.set()
+        assert pool.submit(abs, -1).result(60) == 1
+    assert 2 not in ran or how == "error"
+
+
+@both
+def test_a_map_that_was_dropped_leaves_its_workers_to_the_next(name: str) -> None:
+    for _ in range(3):
+        assert next(fanmap.map(abs, itertools.count(5), executor=name)) == 5
+    assert list(fanmap.map(abs, range(50), executor=name)) == list(range(50))
+
+
+@both
+def test_two_maps_of_one_pool_can_be_taken_in_turn(name: str) -> None:
+    ones = fanmap.map(abs, range(50), executor=name, buffersize=3)
+    twos = fanmap.map(operator.neg, range(50), executor=name, buffersize=5)
+    assert list(zip(ones, twos, strict=True)) == [(k, -k) for k in range(50)]
+
+
+@both
+def test_a_map_may_be_the_input_of_another(name: str) -> None:
+    inner = fanmap.map(abs, range(-20, 0), executor=name, buffersize=2)
+    assert list(fanmap.map(operator.neg, inner, executor=name, buffersize=2)) == list(range(-20, 0))
+
+
+def _stop(x: int) -> int:
+    if x == 2:
+        raise StopIteration("the function's own")
+    return x
+
+
+@both
+def test_a_function_that_raises_stop_iteration_ends_it_as_it_does_the_map(name: str) -> None:
+    assert list(fanmap.map(_stop, range(5), executor=name)) == list(map(_stop, range(5))) == [0, 1]
+
+
+@both
+def test_one_argument_that_is_a_tuple_stays_one(name: str) -> None:
+    pairs = [(1, 2), (3, 4)]
+    assert list(fanmap.map(len, pairs, executor=name)) == [2, 2]
+    assert list(fanmap.map(max, pairs, pairs, executor=name)) == pairs
+
+
+@both
+def test_identity_within_an_item_is_kept_and_changes_of_it_are_not_shared(name: str) -> None:
+    part: list[int] = []
+    assert list(fanmap.map(_same, [[part, part], [part, list(part)]], executor=name)) == [True, False]
+
+
+def _same(pair: list[list[int]]) -> bool:
+    return pair[0] is pair[1]
+
+
+def test_a_foreign_pool_of_processes_will_do() -> None:
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        assert outcome(fanmap.map(inverse, [2, 0, 1], executor=pool)) == outcome(map(inverse, [2, 0, 1]))
+
+
+@both
+def test_a_pool_that_was_shut_down_takes_no_map(name: str) -> None:
+    pool = MAKES[name](1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        fanmap.map(abs, [1], executor=pool)
+
+
+@both
+def test_a_map_that_was_begun_outlives_a_shutdown_of_the_warm_pools(name: str) -> None:
+    """It ends with an error or an end, and never hangs."""
+    results = fanmap.map(abs, itertools.count(), executor=name, buffersize=4)
+    assert next(results) == 0
+    fanmap.shutdown()
+    with pytest.raises((fanmap.CancelledError, RuntimeError)):
+        list(itertools.islice(results, 100))
+    assert list(fanmap.map(abs, [-2], executor=name)) == [2]

@@ -17,13 +17,13 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
-from concurrent.futures.thread import BrokenThreadPool
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from . import _check, _native, _outcome
 
 if TYPE_CHECKING:
+    from concurrent.futures.thread import BrokenThreadPool
     from types import TracebackType
 
     from ._codec import Encoder
@@ -332,7 +332,8 @@ def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None
 def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
     """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
     context = contextvars.copy_context()
-    return _ThreadLane(_native.MapRun.over_threads(executor._pool, fn, context, star, window))
+    run = _native.MapRun.over_threads(executor._pool, fn, context, star, window)
+    return _ThreadLane(run, executor._spawner.broken_pool)
 
 
 def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
@@ -343,8 +344,9 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], s
 
 
 class _ThreadLane:
-    def __init__(self, run: _native.MapRun) -> None:
+    def __init__(self, run: _native.MapRun, broken_pool: Callable[[str], BrokenThreadPool]) -> None:
         self._run = run
+        self._broken_pool = broken_pool
         self.has_room = run.has_room
         self.poll = run.try_pop
         self.wait = run.pop
@@ -358,7 +360,7 @@ class _ThreadLane:
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if kind == _outcome.BROKEN:
-            return BrokenThreadPool(payload[0])
+            return self._broken_pool(payload[0])
         error: BaseException = payload
         return error
 
@@ -494,4 +496,5 @@ class _ForeignLane:
 
 
 def _length_hint(iterables: tuple[Iterable[Any], ...]) -> int:
-    return min(operator.length_hint(iterable, 0) for iterable in iterables)
+    # Without any there is nothing to map: the standard library's executors allow that.
+    return min((operator.length_hint(iterable, 0) for iterable in iterables), default=0)

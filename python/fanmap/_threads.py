@@ -91,7 +91,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         _check.function(fn)
         self._check_open()
         future: Future[T] = Future()
-        self._execute(_Call(future, fn, args, kwargs))
+        self._execute(_Call(future, fn, args, kwargs, self._spawner.broken_pool))
         return future
 
     def map(
@@ -134,7 +134,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         if os.getpid() != self._owner:
             raise BrokenThreadPool(_lifecycle.NOT_OURS)
         if self._spawner.broken:
-            raise BrokenThreadPool(self._spawner.broken)
+            raise self._spawner.broken_pool(self._spawner.broken)
         if self._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _lifecycle.exiting():
@@ -160,6 +160,7 @@ class _Spawner:
         self._lock = threading.Lock()
         self.threads: set[threading.Thread] = set()
         self.broken = ""
+        self._refusal: BaseException | None = None
 
     def spawn(self, seat: _native.Seat) -> None:
         """Start a thread that works at `seat`."""
@@ -173,26 +174,40 @@ class _Spawner:
         if self._initializer is not None:
             try:
                 self._initializer(*self._initargs)
-            except BaseException:
+            except BaseException as error:
                 logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=True)
+                # Without this frame, which refers to what keeps the exception: that would be a cycle.
+                self._refusal = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
                 self.broken = "A thread initializer failed, the thread pool is not usable anymore"
                 seat.fail(self.broken)
                 return
         seat.run()
 
+    def broken_pool(self, reason: str) -> BrokenThreadPool:
+        """The exception of every task of a pool that cannot go on: its cause is the initializer's own."""
+        error = BrokenThreadPool(reason)
+        error.__cause__ = self._refusal
+        return error
+
 
 class _Call:
     """One submitted call, as the pool runs it."""
 
-    __slots__ = ("args", "context", "fn", "future", "kwargs")
+    __slots__ = ("args", "broken_pool", "context", "fn", "future", "kwargs")
 
     def __init__(
-        self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        future: Future[Any],
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        broken_pool: Callable[[str], BrokenThreadPool],
     ) -> None:
         self.future = future
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
+        self.broken_pool = broken_pool
         self.context = contextvars.copy_context()
 
     def run(self) -> None:
@@ -213,7 +228,7 @@ class _Call:
 
     def fail(self, reason: str) -> None:
         if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(BrokenThreadPool(reason))
+            self.future.set_exception(self.broken_pool(reason))
 
 
 class _FinishThreads:
