@@ -7,6 +7,7 @@ import concurrent.futures
 import contextvars
 import functools
 import multiprocessing
+import operator
 import os
 import pickle
 import threading
@@ -221,6 +222,13 @@ def test_shutdown_finishes_what_was_submitted(way: str) -> None:
     pool.shutdown(wait=False)
     pool.shutdown()
     assert [f.result(0) for f in futures] == [x * x for x in range(50)]
+
+
+@each_process
+def test_functions_that_are_called_once_hold_up_nothing(way: str) -> None:
+    with make(way, 1) as pool:
+        for k in range(60):  # more than are kept: the workers are told to forget the first
+            assert pool.submit(functools.partial(operator.add, k), 1).result(LIMIT) == k + 1
 
 
 class Counter:

@@ -166,6 +166,8 @@ impl Seat {
                 self.calls.push(Kind::Forget { id: *id }, no_body());
             }
         }
+        // What is pushed must be on its way: a seat with a backlog is sent no task.
+        self.flush();
     }
 
     /// Writes what fits of what was pushed, and wakes the worker if it sleeps. A worker that broke the ring is ended.
