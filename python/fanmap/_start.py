@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -141,13 +142,20 @@ class Fork(Start):
             # What they hold would be written again by every worker.
             if stream is not None and not stream.closed:
                 stream.flush()
-        pid = os.fork()
-        if pid == 0:
-            os.close(ours)
-            _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
-        os.close(theirs)
-        # One that had to end its workers for idleness could not have them back as they were.
-        return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks)
+        # No Ctrl-C may come to the child before it ignores them, nor here while nothing would end the child.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                os.close(ours)
+                _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
+            os.close(theirs)
+            # One that had to end its workers for idleness could not have them back as they were.
+            return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def surroundings(
         self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def main(parent: int) -> None:
     """The whole life of a template that `parent` started as a program."""
+    # Before `adopt`, which unblocks it. Ctrl-C goes to the whole process group: the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _serve(_native.Template.adopt(parent), None)
 
 
@@ -42,8 +44,6 @@ def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None
 
 
 def _serve(template: _native.Template, inherited: tuple[Callable[..., object], Any] | None) -> None:
-    # Ctrl-C goes to the whole process group: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     own = os.getpid()
     while (invitation := template.wait()) is not None:
         key = invitation.key

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """The whole life of a worker that was started as a program."""
+    _ignore_interrupts()  # before `accept`, which unblocks them
     invitation = _native.accept()
     if invitation is None:
         os._exit(0)
@@ -34,6 +35,7 @@ def main() -> NoReturn:
 
 def main_of_fork(invitation: Invitation, template: int, inherited: Initializer | None) -> NoReturn:
     """The whole life of a worker that the process `template` forked."""
+    _ignore_interrupts()
     if not invitation.bind_to(template):
         os._exit(0)
     _native.empty_stdin()
@@ -41,8 +43,6 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Initializer |
 
 
 def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
-    # An empty handler, not SIG_IGN, which programs that a task starts would inherit. The parent ends us if need be.
-    signal.signal(signal.SIGINT, _ignore)
     code = 1
     try:
         if _native.serve(invitation, Handler(inherited, invitation.take_extra())):
@@ -76,8 +76,14 @@ def _leave(code: int) -> NoReturn:
         os._exit(code)
 
 
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's to handle, which ends us if need be."""
+    # An empty handler, not SIG_IGN, which programs that a task starts would inherit.
+    signal.signal(signal.SIGINT, _ignore)
+
+
 def _ignore(_signal: int, _frame: object) -> None:
-    """Ctrl-C is the parent's to handle."""
+    pass
 
 
 _STATELESS = (type(_ignore), type(len), type)
@@ -182,7 +188,14 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
     elif told["main"] == "imported":
         import multiprocessing.spawn
 
-        multiprocessing.spawn.prepare(told["preparation"])
+        # While it is set, a pool of processes that the program makes outside its guard is refused, by the same words as
+        # in a process that multiprocessing started.
+        current = multiprocessing.process.current_process()
+        current._inheriting = True  # type: ignore[attr-defined]
+        try:
+            multiprocessing.spawn.prepare(told["preparation"])
+        finally:
+            del current._inheriting  # type: ignore[attr-defined]
 
 
 def _filter_warnings(pickled: bytes) -> None:

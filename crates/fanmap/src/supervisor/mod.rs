@@ -127,7 +127,8 @@ impl Pool {
         let Ok(state) = self.shared.lock() else {
             return false;
         };
-        state.seats.len() < self.shared.config.workers && !state.seats.iter().any(Seat::is_idle)
+        // A worker that is about to leave makes room for another.
+        state.staying() < self.shared.config.workers && !state.seats.iter().any(Seat::is_idle)
     }
 
     /// Submits a task: `function` on `argument`. Its end goes to `sink`, with `key`.

@@ -144,7 +144,7 @@ impl State {
     }
 
     /// How many workers are there and not about to leave.
-    fn staying(&self) -> usize {
+    pub(super) fn staying(&self) -> usize {
         self.seats.iter().filter(|seat| seat.stage != Stage::Leaving).count()
     }
 

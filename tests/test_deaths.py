@@ -1,0 +1,408 @@
+"""Deaths: a worker that dies costs its own task, a template what ran, and nothing outlives the parent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import select
+import signal
+from pathlib import Path
+
+import fanmap
+import pytest
+from _scripts import HOLD, LIMIT, Gate, good, started
+from conftest import children
+
+LARGE = 50_000_000
+
+
+def die(how: str) -> None:
+    """Ends this process in one of the ways of `WAYS_TO_DIE`."""
+    if how == "exit":
+        os._exit(3)
+    os.kill(os.getpid(), getattr(signal, how))
+
+
+def die_at(x: int, at: int, how: str) -> int:
+    if x == at:
+        die(how)
+    return x
+
+
+def die_unless_first(x: int, how: str) -> int:
+    if x:
+        die(how)
+    return x
+
+
+WAYS_TO_DIE = [("SIGKILL", -9), ("SIGSEGV", -11), ("SIGTERM", -15), ("exit", 3)]
+
+
+@pytest.fixture(params=["template", "fork", "forkserver", "spawn"])
+def context(request: pytest.FixtureRequest) -> multiprocessing.context.BaseContext | None:
+    return None if request.param == "template" else multiprocessing.get_context(request.param)
+
+
+def crash(error: BaseException | None) -> fanmap.WorkerCrashed:
+    assert type(error) is fanmap.WorkerCrashed, repr(error)
+    return error
+
+
+@pytest.mark.parametrize(("how", "code"), WAYS_TO_DIE)
+def test_of_two_hundred_tasks_only_the_one_that_died_is_lost(how: str, code: int) -> None:
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        futures = [pool.submit(die_at, x, 77, how) for x in range(200)]
+        errors = {x: error for x, future in enumerate(futures) if (error := future.exception(LIMIT)) is not None}
+        assert list(errors) == [77]
+        lost = crash(errors.pop(77))
+        assert (lost.item, lost.exitcode) == (None, code)
+        assert str(lost.pid) in str(lost) and (code > 0 or how in str(lost))
+        assert [future.result(LIMIT) for x, future in enumerate(futures) if x != 77] == [
+            x for x in range(200) if x != 77
+        ]
+        assert lost.pid not in pool._processes
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_a_death_is_one_by_each_start_method(context: multiprocessing.context.BaseContext | None) -> None:
+    with fanmap.ProcessPoolExecutor(2, context) as pool:
+        pid = pool.submit(os.getpid).result(LIMIT)
+        assert pid in pool._processes
+        lost = crash(pool.submit(die, "SIGKILL").exception(LIMIT))
+        assert lost.exitcode == -signal.SIGKILL and lost.pid != os.getpid()
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+@pytest.mark.parametrize(("how", "code"), WAYS_TO_DIE)
+def test_a_map_gives_what_came_before_and_names_the_item(how: str, code: int) -> None:
+    results = fanmap.map(die_at, range(20), [13] * 20, [how] * 20)
+    seen = []
+    with pytest.raises(fanmap.WorkerCrashed, match="item 13") as caught:
+        seen.extend(results)
+    assert seen == [] or seen == list(range(13))
+    assert (caught.value.item, caught.value.exitcode) == (13, code)
+    assert list(fanmap.map(abs, range(5))) == list(range(5))
+
+
+def test_every_result_before_the_death_is_handed_out() -> None:
+    results = fanmap.map(die_at, range(20), [13] * 20, ["SIGKILL"] * 20)
+    assert [next(results) for _ in range(13)] == list(range(13))
+    with pytest.raises(fanmap.WorkerCrashed):
+        next(results)
+    assert list(results) == []
+
+
+def test_many_deaths_in_a_row_are_each_their_own() -> None:
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        futures = [pool.submit(die_unless_first, x % 4, "SIGKILL") for x in range(24)]
+        for x, future in enumerate(futures):
+            if x % 4:
+                crash(future.exception(LIMIT))
+            else:
+                assert future.result(LIMIT) == 0
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_sys_exit_and_keyboard_interrupt_in_a_task_are_exceptions_and_not_deaths() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        pid = pool.submit(os.getpid).result(LIMIT)
+        error = pool.submit(eval, "__import__('sys').exit(3)").exception(LIMIT)
+        assert type(error) is SystemExit and error.code == 3
+        error = pool.submit(exec, "raise KeyboardInterrupt").exception(LIMIT)
+        assert type(error) is KeyboardInterrupt
+        assert pool.submit(os.getpid).result(LIMIT) == pid
+
+
+def recurse(x: int) -> int:
+    return recurse(x + 1)
+
+
+def test_endless_recursion_is_an_exception_and_not_a_death() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        assert type(pool.submit(recurse, 0).exception(LIMIT)) is RecursionError
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def nest(depth: int) -> list[object]:
+    outer: list[object] = []
+    for _ in range(depth):
+        outer = [outer]
+    return outer
+
+
+def test_what_is_nested_too_deeply_to_pickle_fails_alone() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        as_result = pool.submit(nest, 100_000)
+        as_argument = pool.submit(len, nest(100_000))
+        for future in (as_result, as_argument):
+            assert isinstance(future.exception(LIMIT), Exception)
+            assert not isinstance(future.exception(LIMIT), fanmap.BrokenExecutor)
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+        del as_result, as_argument, future
+
+
+def note(path: str, x: int, first: str) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.write(descriptor, f"{x}\n".encode())
+    os.close(descriptor)
+    if x == 0:
+        with open(first, "wb", 0) as file:
+            file.write(b"x")
+        signal.pause()
+    return x
+
+
+def test_what_a_dead_worker_had_not_started_runs_elsewhere_exactly_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    gate = Gate(tmp_path)
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        futures = [pool.submit(note, str(log), x, gate.name) for x in range(50)]
+        gate.wait()
+        (victim,) = pool._processes
+        os.kill(victim, signal.SIGKILL)
+        lost = crash(futures[0].exception(LIMIT))
+        assert (lost.pid, lost.exitcode) == (victim, -signal.SIGKILL)
+        assert [future.result(LIMIT) for future in futures[1:]] == list(range(1, 50))
+    gate.close()
+    assert sorted(map(int, log.read_text().split())) == list(range(50))
+
+
+def test_an_idle_worker_that_is_killed_is_replaced_and_nothing_is_lost() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        for _ in range(5):
+            pid = pool.submit(os.getpid).result(LIMIT)
+            handle = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            assert select.select([handle], [], [], LIMIT)[0]
+            os.close(handle)
+            assert pool.submit(os.getpid).result(LIMIT) != pid
+
+
+def test_a_worker_killed_as_it_goes_idle_loses_at_most_its_own_task() -> None:
+    # No wait between the kill and the next submit: the task may meet the dying worker, or its successor.
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        for _ in range(10):
+            pid = pool.submit(os.getpid).result(LIMIT)
+            os.kill(pid, signal.SIGKILL)
+            future = pool.submit(os.getpid)
+            error = future.exception(LIMIT)
+            if error is not None:
+                assert crash(error).pid == pid
+            else:
+                assert future.result() != pid
+        del error
+
+
+class SendsThenDies:
+    """Its pickle is large; the bytes that come before its last part are on their way when it kills its process."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return list, ([bytes(LARGE), Killer()],)
+
+
+class Killer:
+    def __reduce__(self) -> tuple[object, ...]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+def large_after_start(name: str) -> bytes:
+    with open(name, "wb", 0) as started:
+        started.write(b"x")
+    return bytes(LARGE)
+
+
+def test_a_worker_that_dies_while_its_result_is_pickled_loses_that_task() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        assert crash(pool.submit(SendsThenDies).exception(LIMIT)).exitcode == -signal.SIGKILL
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_a_worker_killed_about_when_it_sends_a_large_result_gives_all_of_it_or_none(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        for _ in range(4):
+            future = pool.submit(large_after_start, gate.name)
+            gate.wait()
+            for pid in pool._processes:
+                os.kill(pid, signal.SIGKILL)
+            if (error := future.exception(LIMIT)) is not None:
+                crash(error)
+            else:
+                assert len(future.result()) == LARGE
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+        del error, future
+    gate.close()
+
+
+def test_fifty_megabytes_pass_both_ways() -> None:
+    data = os.urandom(1000) * (LARGE // 1000)
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        assert pool.submit(bytes, data).result(LIMIT) == data
+        assert [len(back) for back in pool.map(bytearray, [data] * 3)] == [LARGE] * 3
+
+
+def test_a_worker_killed_while_it_is_given_a_large_argument_gets_nothing_confused(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        running = pool.submit(note, os.devnull, 0, gate.name)
+        gate.wait()
+        large = pool.submit(len, bytes(LARGE))
+        small = pool.submit(abs, -2)
+        (victim,) = pool._processes
+        os.kill(victim, signal.SIGKILL)
+        crash(running.exception(LIMIT))
+        assert (large.result(LIMIT), small.result(LIMIT)) == (LARGE, 2)
+    gate.close()
+
+
+def test_all_workers_killed_at_once_lose_only_what_ran(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with fanmap.ProcessPoolExecutor(3) as pool:
+        running = [pool.submit(note, os.devnull, 0, gate.name) for _ in range(3)]
+        queued = [pool.submit(abs, -x) for x in range(20)]
+        gate.wait(3)
+        workers = set(pool._processes)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        assert {crash(future.exception(LIMIT)).pid for future in running} == workers
+        assert [future.result(LIMIT) for future in queued] == list(range(20))
+    gate.close()
+
+
+def test_a_killed_template_costs_what_ran_and_the_rest_goes_on(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    before = children(os.getpid())
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        running = [pool.submit(note, os.devnull, 0, gate.name) for _ in range(2)]
+        queued = [pool.submit(abs, -x) for x in range(20)]
+        gate.wait(2)
+        (template,) = children(os.getpid()) - before
+        os.kill(template, signal.SIGKILL)
+        for future in running:
+            crash(future.exception(LIMIT))
+        assert [future.result(LIMIT) for future in queued] == list(range(20))
+        assert template not in children(os.getpid())
+    gate.close()
+
+
+def test_a_killed_fork_template_breaks_its_pool_with_a_reason(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    before = children(os.getpid())
+    pool = fanmap.ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    running = pool.submit(note, os.devnull, 0, gate.name)
+    queued = pool.submit(abs, -1)
+    gate.wait()
+    (template,) = children(os.getpid()) - before
+    os.kill(template, signal.SIGKILL)
+    for future in (running, queued):
+        error = future.exception(LIMIT)
+        assert isinstance(error, fanmap.BrokenProcessPool) and len(str(error)) > 20
+    assert type(queued.exception(LIMIT)) is fanmap.BrokenProcessPool
+    with pytest.raises(fanmap.BrokenProcessPool):
+        pool.submit(abs, -1)
+    pool.shutdown()
+    gate.close()
+    del error
+
+
+def test_a_worker_that_dies_in_its_initializer_breaks_the_pool_and_does_not_start_for_ever() -> None:
+    with fanmap.ProcessPoolExecutor(2, initializer=os._exit, initargs=(3,)) as pool:
+        error = pool.submit(abs, -1).exception(LIMIT)
+        assert type(error) is fanmap.BrokenProcessPool and "3" in str(error)
+        with pytest.raises(fanmap.BrokenProcessPool):
+            pool.submit(abs, -1)
+        del error
+
+
+@pytest.mark.parametrize("how", ["terminate_workers", "kill_workers"])
+def test_ending_the_workers_ends_the_pool_at_once(tmp_path: Path, how: str) -> None:
+    gate = Gate(tmp_path)
+    pool = fanmap.ProcessPoolExecutor(1)
+    running, queued = pool.submit(note, os.devnull, 0, gate.name), pool.submit(abs, -1)
+    gate.wait()
+    getattr(pool, how)()
+    assert isinstance(running.exception(LIMIT), fanmap.BrokenProcessPool)
+    assert queued.cancelled() or isinstance(queued.exception(LIMIT), fanmap.BrokenProcessPool)
+    pool.shutdown()
+    gate.close()
+
+
+PARENT = """
+import fanmap, multiprocessing, sys
+exec(sys.argv[2])
+if __name__ == "__main__":
+    method = sys.argv[3]
+    context = multiprocessing.get_context(method) if method else None
+    pool = fanmap.ProcessPoolExecutor(2, context)
+    futures = [pool.submit(hold, sys.argv[1]) for _ in range(2)]
+    FINALLY
+"""
+
+
+@pytest.mark.parametrize("method", ["", "fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "os._exit"])
+def test_no_process_outlives_its_parent(tmp_path: Path, method: str, end: str) -> None:
+    gate = Gate(tmp_path)
+    leave = "input()" if end != "os._exit" else "import os; os.read(0, 1); os._exit(3)"
+    path = tmp_path / "program.py"
+    # Standard input is a FIFO that somebody writes to, or that the program waits for until it is killed.
+    stdin = tmp_path / "stdin"
+    os.mkfifo(stdin)
+    path.write_text(PARENT.replace("FINALLY", f"import os; os.dup2(os.open({str(stdin)!r}, os.O_RDWR), 0); {leave}"))
+    with started("", gate.name, HOLD, method, command=(str(path),)) as program:
+        gate.wait(2)
+        family = _descendants(program.pid)
+        assert len(family) >= 2
+        handles = [os.pidfd_open(pid) for pid in family]
+        if end == "os._exit":
+            writer = os.open(stdin, os.O_WRONLY)
+            os.write(writer, b"x")
+            os.close(writer)
+        else:
+            program.send_signal(getattr(signal, end))
+        for handle in handles:
+            assert select.select([handle], [], [], LIMIT)[0], "a process outlived its parent"
+            os.close(handle)
+        program.communicate(timeout=LIMIT)
+        assert program.returncode == (3 if end == "os._exit" else -getattr(signal, end))
+    gate.close()
+
+
+def _descendants(pid: int) -> set[int]:
+    found = set(children(pid))
+    for child in children(pid):
+        found |= _descendants(child)
+    return found
+
+
+def test_a_worker_of_a_worker_does_not_outlive_the_parent_either(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    code = HOLD + (
+        "import fanmap, sys\n"
+        "def outer(name):\n"
+        "    with fanmap.ProcessPoolExecutor(1) as inner:\n"
+        "        inner.submit(hold, name).result()\n"
+        "with fanmap.ProcessPoolExecutor(1) as pool:\n"
+        "    pool.submit(outer, sys.argv[1]).result()\n"
+    )
+    with started(code, gate.name) as program:
+        gate.wait()
+        handles = [os.pidfd_open(pid) for pid in _descendants(program.pid)]
+        assert len(handles) == 4
+        program.kill()
+        for handle in handles:
+            assert select.select([handle], [], [], LIMIT)[0], "a process outlived its parent"
+            os.close(handle)
+    gate.close()
+
+
+def test_a_thread_pools_tasks_may_exit_without_harm() -> None:
+    good("""
+        import fanmap, sys
+        with fanmap.ThreadPoolExecutor(1) as pool:
+            error = pool.submit(sys.exit, 3).exception(60)
+            assert type(error) is SystemExit and error.code == 3
+            assert pool.submit(abs, -1).result(60) == 1
+    """)

@@ -1,0 +1,391 @@
+"""The end of a program, however it ends: submitted work is finished, a map is cancelled, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from _scripts import HOLD, Gate, ended, good, run, started
+
+KINDS = ["ThreadPoolExecutor", "ProcessPoolExecutor"]
+NAMES = ["threads", "processes"]
+both_kinds = pytest.mark.parametrize("kind", KINDS)
+both_names = pytest.mark.parametrize("name", NAMES)
+
+
+@both_kinds
+def test_submitted_work_is_finished_before_the_users_handlers(kind: str) -> None:
+    out = good(f"""
+        import atexit, fanmap
+        atexit.register(print, "before")
+        def work(x): return x
+        pool = fanmap.{kind}(1)
+        atexit.register(print, "after")
+        for x in range(5):
+            pool.submit(work, x).add_done_callback(lambda future: print(future.result()))
+    """)
+    assert out == "0\n1\n2\n3\n4\nafter\nbefore\n"
+
+
+@both_kinds
+def test_work_under_way_is_finished(tmp_path: Path, kind: str) -> None:
+    gate = Gate(tmp_path)
+    code = HOLD + (
+        "import fanmap, sys\n"
+        f"pool = fanmap.{kind}(1)\n"
+        "pool.submit(hold, sys.argv[1]).add_done_callback(lambda future: print('done', future.exception()))\n"
+    )
+    with started(code, gate.name) as program:
+        gate.wait()
+        gate.open()
+        result = ended(program)
+    gate.close()
+    assert (result.status, result.out, result.err) == (0, "done None\n", "")
+
+
+@both_kinds
+def test_an_executors_map_that_nobody_asked_is_finished(kind: str) -> None:
+    out = good(f"""
+        import fanmap, os
+        def work(x):
+            os.write(1, b"x")
+        pool = fanmap.{kind}(1)
+        results = pool.map(work, range(20))
+    """)
+    assert out == "x" * 20
+
+
+@both_kinds
+def test_nothing_can_be_submitted_once_the_program_exits(kind: str) -> None:
+    out = good(f"""
+        import atexit, fanmap
+        def late():
+            for call in (lambda: pool.submit(abs, -1), lambda: list(pool.map(abs, [-1]))):
+                try:
+                    call()
+                except RuntimeError as error:
+                    print(type(error).__name__, "shutdown" in str(error))
+        atexit.register(late)
+        pool = fanmap.{kind}(1)
+        pool.submit(abs, -1).result()
+    """)
+    assert out == "RuntimeError True\n" * 2
+
+
+@both_names
+def test_a_map_in_a_handler_at_exit_says_that_it_is_too_late(name: str) -> None:
+    out = good(f"""
+        import atexit, fanmap
+        def late():
+            try:
+                list(fanmap.map(abs, [-1], executor={name!r}))
+            except RuntimeError as error:
+                print("shutdown" in str(error))
+        atexit.register(late)
+        list(fanmap.map(abs, [-1], executor={name!r}))
+    """)
+    assert out == "True\n"
+
+
+@both_names
+def test_an_unfinished_map_is_cancelled(name: str) -> None:
+    out = good(f"""
+        import atexit, fanmap, itertools, os
+        def work(x):
+            return x
+        atexit.register(print, "handler")
+        results = fanmap.map(work, itertools.count(), executor={name!r})
+        next(results), next(results)
+    """)
+    assert out == "handler\n"
+
+
+def test_a_map_over_processes_does_not_keep_the_program_for_tasks_that_never_end(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    code = HOLD + (
+        "import fanmap, sys, threading\n"
+        "results = fanmap.map(hold, [sys.argv[1]] * 4, buffersize=4)\n"
+        "threading.Thread(target=lambda: next(results, None), daemon=True).start()\n"
+        "open(sys.argv[1] + '.go').read()\n"
+    )
+    go = tmp_path / "started.go"
+    os.mkfifo(go)
+    with started(code, gate.name) as program:
+        gate.wait(2)
+        os.close(os.open(go, os.O_WRONLY))
+        result = ended(program)
+    gate.close()
+    assert result.status == 0, result
+
+
+@both_names
+@pytest.mark.parametrize("leave", ["raise ValueError('mine')", "sys.exit(7)"])
+def test_an_exit_in_the_midst_of_a_map_is_as_without_it(name: str, leave: str) -> None:
+    result = run(f"""
+        import fanmap, itertools, sys
+        for x in fanmap.map(abs, itertools.count(), executor={name!r}):
+            if x == 3:
+                {leave}
+    """)
+    if "exit" in leave:
+        assert (result.status, result.err) == (7, "")
+    else:
+        assert result.status == 1
+        assert result.err.count("Traceback") == 1 and result.err.endswith("ValueError: mine\n"), result.err
+
+
+@both_kinds
+def test_an_exception_in_a_with_waits_for_the_work_and_is_raised(kind: str) -> None:
+    result = run(f"""
+        import fanmap
+        with fanmap.{kind}(1) as pool:
+            for x in range(5):
+                pool.submit(str, x).add_done_callback(lambda future: print(future.result()))
+            raise ValueError("mine")
+    """)
+    assert (result.status, result.out) == (1, "0\n1\n2\n3\n4\n")
+    assert result.err.count("Traceback") == 1 and result.err.endswith("ValueError: mine\n"), result.err
+
+
+@both_kinds
+def test_the_programs_hard_exit_leaves_nothing(kind: str) -> None:
+    result = run(f"""
+        import fanmap, os, threading
+        pool = fanmap.{kind}(2)
+        for _ in range(4):
+            pool.submit(abs, -1).result()
+        list(fanmap.map(abs, [-1]))
+        os._exit(5)
+    """)
+    assert (result.status, result.out, result.err) == (5, "", "")
+
+
+def test_a_program_that_becomes_another_leaves_nothing() -> None:
+    out = good("""
+        import fanmap, os, sys
+        list(fanmap.map(abs, [-1]))
+        pool = fanmap.ProcessPoolExecutor(1)
+        pool.submit(abs, -1).result()
+        held = "import os; print(*(fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')))"
+        os.execv(sys.executable, [sys.executable, "-c", held])
+    """)
+    assert set(out.split()) == {"0", "1", "2"}
+
+
+@both_kinds
+def test_a_dropped_executor_finishes_its_work_and_its_workers_end(kind: str) -> None:
+    good(f"""
+        import fanmap, gc, os, threading
+        from pathlib import Path
+        def family():
+            return Path(f"/proc/self/task/{{os.getpid()}}/children").read_text().split()
+        done = threading.Semaphore(0)
+        pool = fanmap.{kind}(2)
+        for x in range(20):
+            pool.submit(abs, -x).add_done_callback(lambda _: done.release())
+        threads = list(threading.enumerate())
+        children = [os.pidfd_open(int(pid)) for pid in family()]
+        del pool
+        gc.collect()
+        for _ in range(20):
+            assert done.acquire(timeout=40)
+        for thread in threads:
+            if thread is not threading.main_thread():
+                thread.join(40)
+                assert not thread.is_alive(), thread
+        import select
+        for child in children:
+            assert select.select([child], [], [], 40)[0], "a child of a dropped executor lives on"
+    """)
+
+
+@both_names
+def test_a_map_of_its_own_pool_leaves_it_when_it_is_dropped_unfinished(name: str) -> None:
+    good(f"""
+        import fanmap, itertools
+        results = fanmap.map(abs, itertools.count(), executor={name!r}, workers=2)
+        assert next(results) == 0
+        del results
+        fanmap.shutdown()
+        import os, threading
+        assert threading.active_count() == 1
+        assert open(f"/proc/self/task/{{os.getpid()}}/children").read() == ""
+    """)
+
+
+FORKED = """
+    import fanmap, os, sys, traceback
+    def in_child(act):
+        sys.stdout.flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                act()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(4)
+            sys.stdout.flush()
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+@both_kinds
+def test_a_fork_of_the_program_is_told_that_the_pool_is_not_its_own(kind: str) -> None:
+    good(
+        FORKED
+        + f"""
+    pool = fanmap.{kind}(1)
+    assert pool.submit(abs, -1).result() == 1
+    def act():
+        for call in (lambda: pool.submit(abs, -1), lambda: list(pool.map(abs, [-1])),
+                     lambda: list(fanmap.map(abs, [-1], executor=pool))):
+            try:
+                call()
+            except fanmap.BrokenExecutor as error:
+                assert "fork" in str(error), error
+            else:
+                raise AssertionError
+        pool.shutdown()
+        with fanmap.{kind}(1) as own:
+            assert own.submit(abs, -2).result(40) == 2
+    in_child(act)
+    assert pool.submit(abs, -3).result(40) == 3
+    in_child(act)
+    pool.shutdown()
+    """
+    )
+
+
+@both_names
+def test_a_fork_of_the_program_maps_with_pools_of_its_own(name: str) -> None:
+    good(
+        FORKED
+        + f"""
+    assert list(fanmap.map(abs, [-1], executor={name!r})) == [1]
+    def act():
+        assert list(fanmap.map(abs, [-2], executor={name!r})) == [2]
+        fanmap.shutdown()
+    in_child(act)
+    assert list(fanmap.map(abs, [-3], executor={name!r})) == [3]
+    """
+    )
+
+
+@both_kinds
+def test_a_fork_that_exits_as_a_program_does_neither_hangs_nor_hurts_the_parents_pool(kind: str) -> None:
+    out = good(f"""
+        import fanmap, os, sys
+        pool = fanmap.{kind}(1)
+        assert pool.submit(abs, -1).result() == 1
+        pid = os.fork()
+        if pid == 0:
+            del pool
+            sys.exit(6)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+        print(pool.submit(abs, -2).result(40))
+    """)
+    assert out == "2\n"
+
+
+@both_kinds
+def test_a_future_of_the_parents_is_not_waited_for_for_ever_in_a_fork(tmp_path: Path, kind: str) -> None:
+    # The child can never hear of it; that it is pending there is true, so only a wait with an end makes sense.
+    gate = Gate(tmp_path)
+    code = HOLD + FORKED.replace("\n    ", "\n") + (
+        f"pool = fanmap.{kind}(1)\n"
+        "future = pool.submit(hold, sys.argv[1])\n"
+        "def act():\n"
+        "    try:\n"
+        "        future.result(0.01)\n"
+        "    except (TimeoutError, fanmap.BrokenExecutor):\n"
+        "        pass\n"
+        "    future.cancel(), future.running(), repr(pool), pool.shutdown(wait=True)\n"
+        "open(sys.argv[1] + '.go').read()\n"
+        "in_child(act)\n"
+        "print('parent', flush=True)\n"
+        "future.result(40)\n"
+        "pool.shutdown()\n"
+    )  # fmt: skip
+    go = tmp_path / "started.go"
+    os.mkfifo(go)
+    with started(code, gate.name) as program:
+        gate.wait()
+        os.close(os.open(go, os.O_WRONLY))
+        assert program.stdout is not None and program.stdout.readline() == "parent\n"
+        gate.open()
+        result = ended(program)
+    gate.close()
+    assert (result.status, result.err) == (0, ""), result
+
+
+def test_multiprocessings_own_children_of_fork_are_not_disturbed_by_our_pools() -> None:
+    out = good("""
+        import fanmap, multiprocessing
+        list(fanmap.map(abs, [-1]))
+        def child(queue):
+            queue.put(list(fanmap.map(abs, [-5])))
+        context = multiprocessing.get_context("fork")
+        queue = context.SimpleQueue()
+        process = context.Process(target=child, args=(queue,))
+        process.start()
+        print(queue.get())
+        process.join(40)
+        print(process.exitcode, list(fanmap.map(abs, [-2])))
+    """)
+    assert out == "[5]\n0 [2]\n"
+
+
+def test_what_workers_wrote_is_flushed_and_their_handlers_run() -> None:
+    out = good("""
+        import fanmap
+        def work():
+            import atexit, sys
+            atexit.register(sys.stdout.write, "bye\\n")
+            sys.stdout.write("hello\\n")
+        with fanmap.ProcessPoolExecutor(1) as pool:
+            pool.submit(work).result()
+    """)
+    assert out == "hello\nbye\n"
+
+
+def test_unflushed_output_of_the_parent_is_written_once() -> None:
+    for method in ("fork", "forkserver"):
+        result = run(f"""
+            import fanmap, multiprocessing, sys
+            sys.stdout.write("once\\n")
+            with fanmap.ProcessPoolExecutor(2, multiprocessing.get_context({method!r})) as pool:
+                list(pool.map(abs, range(5)))
+        """)
+        assert result.out == "once\n", result
+
+
+@both_kinds
+def test_a_shutdown_without_waiting_still_finishes_the_work(kind: str) -> None:
+    out = good(f"""
+        import fanmap
+        pool = fanmap.{kind}(1)
+        for x in range(5):
+            pool.submit(str, x).add_done_callback(lambda future: print(future.result()))
+        pool.shutdown(wait=False)
+    """)
+    assert out == "0\n1\n2\n3\n4\n"
+
+
+@both_kinds
+def test_a_thread_of_the_users_may_use_a_pool_while_the_main_thread_has_ended(kind: str) -> None:
+    # Exit finishes what was submitted by then; later the thread is refused in words, and neither hangs.
+    out = good(f"""
+        import fanmap, threading
+        pool = fanmap.{kind}(1)
+        def rest():
+            threading.main_thread().join()
+            try:
+                print(pool.submit(abs, -1).result(40))
+            except RuntimeError as error:
+                print("refused")
+        threading.Thread(target=rest).start()
+        pool.submit(abs, -1).result()
+    """)
+    assert out in ("1\n", "refused\n")
