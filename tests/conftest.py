@@ -12,6 +12,9 @@ from contextlib import suppress
 
 import pytest
 
+# Run by test_programs.py; not modules with doctests.
+collect_ignore = ["programs"]
+
 
 def children(pid: int) -> set[int]:
     """The child processes of a process, zombies included."""

@@ -134,9 +134,14 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_while_the_input_is_slow_is_the_callers(gate: Gate) -> None:
     code = """
+awake, wake = os.pipe()
+os.set_blocking(wake, False)
+signal.set_wakeup_fd(wake)  # a signal that comes just before the read ends that too
 def slow():
     yield 1
-    yield hold(name)
+    with open(name, "wb", 0) as started:
+        started.write(b"x")
+    yield os.read(awake, 1)
 try:
     list(fanmap.map(abs, slow()))
 except KeyboardInterrupt:

@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process as standard
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _check, _codec, _lifecycle, _native, _start
@@ -233,10 +234,14 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             pool.set_setup(told, fds)
 
     def _function(self, fn: Callable[..., Any], how: bytes) -> _native.Function:
-        """What the workers know `fn`, as it is now, by. `how` it is to be called: see `_worker`."""
+        """What the workers know `fn`, as it is now, by. `how` it is to be called: see `_worker`.
+
+        What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
+        worker's copy of it, a later one must not see.
+        """
         body = how + self._encoder.encode_function(fn)
         pool = self._native_pool()
-        if len(body) > _KEPT_BYTES:
+        if len(body) > _KEPT_BYTES or not _is_stateless(fn):
             return pool.function(body)
         with self._lock:
             function = self._functions.get(body)
@@ -247,6 +252,13 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             else:
                 self._functions.move_to_end(body)
             return function
+
+
+def _is_stateless(fn: Callable[..., Any]) -> bool:
+    """Whether calls leave nothing behind in `fn` itself, as they can in `self`, a closure or a partial's arguments."""
+    if isinstance(fn, FunctionType):
+        return fn.__closure__ is None
+    return isinstance(fn, type) or (isinstance(fn, BuiltinFunctionType) and isinstance(fn.__self__, ModuleType))
 
 
 class _Worker:

@@ -86,9 +86,6 @@ def _ignore(_signal: int, _frame: object) -> None:
     pass
 
 
-_STATELESS = (type(_ignore), type(len), type)
-
-
 class Handler:
     """What a worker does with what it is sent."""
 
@@ -151,12 +148,8 @@ class Handler:
         known = self._functions.get(function)
         if known is None:
             body = self._bodies[function]
-            known = body[:1], _codec.decode(memoryview(body)[1:])
-            # A submitted bound method, partial or callable object is a copy of its own for each call: what one call
-            # does to it the next must not see. A map has one for all its items.
-            if known[0] != b"k" or isinstance(known[1], _STATELESS):
-                self._functions[function] = known
-                self._bodies[function] = b""
+            known = self._functions[function] = body[:1], _codec.decode(memoryview(body)[1:])
+            self._bodies[function] = b""
         return known
 
 

@@ -61,6 +61,8 @@ pub(crate) fn error(error: &Error) -> PyErr {
     match error.kind() {
         ErrorKind::InvalidInput => PyValueError::new_err(message),
         ErrorKind::Os => PyOSError::new_err(message),
+        // Programs match these words.
+        ErrorKind::Closed => PyRuntimeError::new_err("cannot schedule new futures after shutdown"),
         _ => PyRuntimeError::new_err(message),
     }
 }
