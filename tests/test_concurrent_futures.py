@@ -112,7 +112,7 @@ def test_the_private_names_that_programs_reach_for_are_here() -> None:
                 assert pool._max_workers == 1 and not pool._broken and pool._work_queue.qsize() >= 0
             assert [one.name for one in pools[0]._threads] and pools[0]._work_queue.qsize() >= 1
             ((pid, worker),) = pools[1]._processes.items()
-            assert worker.pid == pid and worker.is_alive() and pools[1]._mp_context is None
+            assert worker.pid == pid and worker.is_alive() and pools[1]._mp_context.Lock
         finally:
             gate.set()
         assert running.result(LIMIT)

@@ -35,6 +35,11 @@ def die_unless_first(x: int, how: str) -> int:
     return x
 
 
+def die_at_gate(gate: str) -> None:
+    with open(gate, "rb"):
+        die("SIGKILL")
+
+
 WAYS_TO_DIE = [("SIGKILL", -9), ("SIGSEGV", -11), ("SIGTERM", -15), ("exit", 3)]
 
 
@@ -71,6 +76,19 @@ def test_a_death_is_one_by_each_start_method(context: multiprocessing.context.Ba
         lost = crash(pool.submit(die, "SIGKILL").exception(LIMIT))
         assert lost.exitcode == -signal.SIGKILL and lost.pid != os.getpid()
         assert pool.submit(abs, -1).result(LIMIT) == 1
+
+
+def test_a_pool_that_was_shut_down_ends_though_its_last_worker_dies(
+    context: multiprocessing.context.BaseContext | None, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    pool = fanmap.ProcessPoolExecutor(1, context)
+    future = pool.submit(die_at_gate, str(gate))
+    pool.shutdown(wait=False)
+    gate.write_bytes(b"")  # waits until the task is there
+    pool.shutdown(wait=True)
+    crash(future.exception(0))
 
 
 @pytest.mark.parametrize(("how", "code"), WAYS_TO_DIE)

@@ -12,11 +12,11 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
+from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from typing import Any
 
 import fanmap
 import pytest
-from fanmap._remote import RemoteTraceback
 
 LIMIT = 60
 WAYS = ["threads", "processes", "fork", "forkserver", "spawn"]
@@ -321,13 +321,36 @@ def test_a_worker_is_replaced_after_max_tasks_per_child(way: str) -> None:
     assert len(set(pids)) == 3 and all(pids[k] == pids[k + 1] for k in (0, 2, 4))
 
 
+@each_process
+def test_workers_start_one_by_one_and_those_of_fork_at_once(way: str) -> None:
+    with make(way, 3) as pool:
+        assert len(pool._processes) == 0
+        pool.submit(abs, -1).result(LIMIT)
+        assert len(pool._processes) == (3 if way == "fork" else 1)
+        for worker in (processes := pool._processes).values():
+            assert worker.is_alive()
+        kept = list(processes.values())
+    for worker in kept:
+        worker.join()
+        assert not worker.is_alive()
+
+
+@each_process
+def test_a_call_that_cannot_be_sent_starts_a_worker_as_any_other(way: str) -> None:
+    with make(way, 2) as pool:
+        for _ in range(3):
+            with pytest.raises(pickle.PicklingError):
+                pool.submit(abs, threading.Lock()).result(LIMIT)
+        assert len(pool._processes) == 2
+
+
 @every
 def test_an_idle_worker_is_used_before_another_is_started(way: str) -> None:
     who: Callable[[], object] = threading.get_ident if way == "threads" else os.getpid
     with make(way, 40) as pool:
         workers = [pool.submit(who).result(LIMIT) for _ in range(40)]
-    # A result can be here an instant before its thread is idle again, so that now and then another is started.
-    assert len(set(workers)) < 20 if way == "threads" else len(set(workers)) == 1
+    # As in the standard library, a pool that forks starts all its workers at once.
+    assert len(set(workers)) == 1 or way == "fork"
 
 
 @each_process

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sender", "global_names"]
 
+# The place of a code object's file name among the arguments that it is made from.
+_FILENAME = 10
 # A worker's `__main__` has its own.
 _NEVER_SENT = frozenset({"__name__", "__builtins__", "__loader__", "__spec__"})
 # Made by the interpreter for each class; not ours to set.
@@ -139,6 +141,10 @@ class _Pickler(Pickler):  # type: ignore[misc]
             return self._class(obj)
         if kind is CellType:
             return reduce_cell(obj)
+        if kind is CodeType:
+            # cloudpickle 3.1.3 leaves out where the code is from, which tracebacks are to say.
+            make, arguments = cloudpickle._code_reduce(obj)
+            return make, (*arguments[:_FILENAME], obj.co_filename, *arguments[_FILENAME + 1 :])
         if kind is functools.cached_property:
             return _main.make_cached_property, (obj.func, obj.attrname)
         if kind is MethodType:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-__all__ = ["QueueSize", "executor_map", "function", "initializer", "workers"]
+__all__ = ["executor_map", "function", "initializer", "workers"]
 
 
 def workers(max_workers: Any) -> None:
@@ -16,10 +15,14 @@ def workers(max_workers: Any) -> None:
         raise ValueError("max_workers must be greater than 0")
 
 
-def initializer(value: Any) -> None:
-    """Something to call in each new worker, or None."""
+def initializer(value: Any, arguments: Any) -> tuple[Any, ...]:
+    """Something to call in each new worker, or None; and the arguments for it, of which a tuple is made."""
     if value is not None and not callable(value):
         raise TypeError("initializer must be a callable")
+    try:
+        return tuple(arguments)
+    except TypeError:
+        raise TypeError(f"initargs must be a tuple, not {type(arguments).__name__}; for one argument: (x,)") from None
 
 
 def function(fn: Any) -> None:
@@ -43,13 +46,3 @@ def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:
     function(fn)
     positive("chunksize", chunksize)
     positive("buffersize", buffersize)
-
-
-class QueueSize:
-    """What programs look at of the standard library's `_work_queue`."""
-
-    def __init__(self, size: Callable[[], int]) -> None:
-        self.qsize = size
-
-    def empty(self) -> bool:
-        return self.qsize() == 0

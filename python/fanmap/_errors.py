@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from . import _outcome
-from ._remote import decode_exception
+from ._remote import decode_exception, decode_refusal
 
 __all__ = ["BrokenProcessPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
 
@@ -60,7 +60,7 @@ def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
     """The exception of every task of a process pool that cannot go on."""
     if refusal is None:
         return BrokenProcessPool(f"The process pool is not usable anymore: {reason}.")
-    cause = decode_exception(refusal)
+    cause, _ = decode_refusal(refusal)
     error = BrokenProcessPool(
         "A worker process could not get ready, so the pool is not usable anymore: "
         f"{type(cause).__name__}: {cause} (raised by the pool's initializer, or while it was prepared)."

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 from . import _check, _native, _outcome
 
 if TYPE_CHECKING:
-    from concurrent.futures.thread import BrokenThreadPool
     from types import TracebackType
 
     from ._codec import Encoder
@@ -54,6 +53,9 @@ class Lane(Protocol):
 
     def wait(self, timeout: float | None) -> tuple[int, Any] | None:
         """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
+
+    def sent_all(self) -> None:
+        """No item will be sent any more: what only sending needs may go."""
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         """The exception for an outcome that is no value."""
@@ -185,10 +187,12 @@ class MapResult(Iterator[T], Generic[T]):
             item = next(self._input)
         except StopIteration:
             self._input = None
+            self._lane.sent_all()
             return
         except Exception as error:
             # It surfaces in its place: after the results of the items that came before.
             self._input = None
+            self._lane.sent_all()
             self._input_error = error
             return
         self._sent += 1
@@ -333,7 +337,7 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star
     """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
     context = contextvars.copy_context()
     run = _native.MapRun.over_threads(executor._pool, fn, context, star, window)
-    return _ThreadLane(run, executor._spawner.broken_pool)
+    return _ThreadLane(run, executor)
 
 
 def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
@@ -344,9 +348,11 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], s
 
 
 class _ThreadLane:
-    def __init__(self, run: _native.MapRun, broken_pool: Callable[[str], BrokenThreadPool]) -> None:
+    def __init__(self, run: _native.MapRun, executor: ThreadPoolExecutor) -> None:
         self._run = run
-        self._broken_pool = broken_pool
+        # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
+        self._executor: ThreadPoolExecutor | None = executor
+        self._broken_pool = executor._spawner.broken_pool
         self.has_room = run.has_room
         self.poll = run.try_pop
         self.wait = run.pop
@@ -354,6 +360,9 @@ class _ThreadLane:
 
     def send(self, item: Any, index: int) -> None:
         self._run.push(item)
+
+    def sent_all(self) -> None:
+        self._executor = None
 
     def value(self, payload: Any) -> Any:
         return payload
@@ -373,9 +382,10 @@ class _ThreadLane:
 class _ProcessLane:
     def __init__(self, run: _native.MapRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
         self._run = run
-        # Kept for as long as the map needs its workers.
-        self._executor = executor
+        # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
+        self._executor: ProcessPoolExecutor | None = executor
         self._encode = encoder.encode
+        self._decode = executor._decode
         self.has_room = run.has_room
         self.poll = run.try_pop
         self.wait = run.pop
@@ -387,11 +397,15 @@ class _ProcessLane:
         except Exception as error:
             self._run.push_error(error)
             return
+        assert self._executor is not None, "an item was sent after the last"
         self._executor._prepare()
         self._run.push(data)
 
+    def sent_all(self) -> None:
+        self._executor = None
+
     def value(self, payload: Any) -> Any:
-        return self._executor._decode(payload)
+        return self._decode(payload)
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if isinstance(payload, BaseException):
@@ -422,6 +436,9 @@ class _HereLane:
             self._done.append((_outcome.RAISED, error))
         else:
             self._done.append((_outcome.VALUE, result))
+
+    def sent_all(self) -> None:
+        pass
 
     def poll(self) -> tuple[int, Any] | None:
         return self._done.popleft() if self._done else None
@@ -464,6 +481,9 @@ class _ForeignLane:
     def send(self, item: Any, index: int) -> None:
         submit = self._executor.submit
         self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
+
+    def sent_all(self) -> None:
+        pass
 
     def poll(self) -> tuple[int, Any] | None:
         return self.wait(None) if self._futures and self._futures[0].done() else None

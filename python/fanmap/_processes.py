@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +16,11 @@ from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import _check, _codec, _lifecycle, _native, _start
+from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._future import Future
 from ._map import Lane, executor_map, lane_over_processes
+from ._remote import decode_refusal
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -65,7 +65,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         *,
         max_tasks_per_child: int | None = None,
     ) -> None:
-        _check.initializer(initializer)
+        initargs = _check.initializer(initializer, initargs)
         start = _start.choose(mp_context, initializer, initargs)
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
@@ -77,14 +77,14 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
                     "supply a different mp_context."
                 )
-        self._mp_context = mp_context
+        self._context = mp_context
         self._begin(max_workers, start, initializer, initargs, max_tasks_per_child)
 
     @classmethod
     def _for_map(cls, workers: int | None, idle: float | None) -> ProcessPoolExecutor:
         """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
         executor = cls.__new__(cls)
-        executor._mp_context = None
+        executor._context = None
         executor._begin(workers, _start.Template(), None, (), None, idle=idle, end_at_exit=True)
         return executor
 
@@ -123,9 +123,26 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         return self._engine.started().encoder
 
     @property
-    def _processes(self) -> dict[int, _Worker]:  # type: ignore[override]
+    def _mp_context(self) -> BaseContext:  # type: ignore[override]
+        """The context that was asked for; else one whose primitives may be used in every pool's `initargs`."""
+        if self._context is None:
+            import multiprocessing
+
+            return multiprocessing.get_context("spawn")
+        return self._context
+
+    @property
+    def _processes(self) -> _lookalikes.Workers:  # type: ignore[override]
         """The workers, by process id."""
-        return {pid: _Worker(pid, self._engine) for pid in self._engine.workers()}
+        return _lookalikes.Workers(self._engine)
+
+    @property
+    def _executor_manager_thread(self) -> _lookalikes.Manager | None:  # type: ignore[override]
+        return _lookalikes.Manager(self._engine) if self._engine.is_started() else None
+
+    @property
+    def _call_queue(self) -> _lookalikes.CallQueue:
+        return _lookalikes.CallQueue(self._engine.queued)
 
     @property
     def _broken(self) -> str | bool:  # type: ignore[override]
@@ -133,8 +150,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         return broken[0] if broken else False
 
     @property
-    def _work_queue(self) -> _check.QueueSize:
-        return _check.QueueSize(self._engine.queued)
+    def _work_queue(self) -> _lookalikes.WorkQueue:
+        return _lookalikes.WorkQueue(self._engine.queued)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have `fn(*args, **kwargs)` called in a worker process; returns the future of its outcome.
@@ -149,6 +166,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             function = self._function(fn, b"k")
             argument = self._encoder.encode((args, kwargs), "the task's argument")
         except Exception as error:
+            # As there, a call that cannot be sent has its worker started all the same.
+            self._prepare()
+            self._native_pool().want_worker()
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
@@ -261,28 +281,6 @@ def _is_stateless(fn: Callable[..., Any]) -> bool:
     return isinstance(fn, type) or (isinstance(fn, BuiltinFunctionType) and isinstance(fn.__self__, ModuleType))
 
 
-class _Worker:
-    """What programs do with the processes of the standard library's `_processes`."""
-
-    def __init__(self, pid: int, engine: _Engine) -> None:
-        self.pid = pid
-        self._engine = engine
-
-    def is_alive(self) -> bool:
-        return self.pid in self._engine.workers()
-
-    def terminate(self) -> None:
-        self._signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self._signal(signal.SIGKILL)
-
-    def _signal(self, number: int) -> None:
-        # Only a process that the engine still has: the number of another would mean somebody else.
-        if self.is_alive():
-            os.kill(self.pid, number)
-
-
 class _Started:
     """What there is of a pool once it was used."""
 
@@ -340,17 +338,32 @@ class _Engine:
         started = self._started
         return started.pool.workers() if started else []
 
+    def has_worker(self, pid: int) -> bool:
+        started = self._started
+        return started is not None and started.pool.has_worker(pid)
+
+    def is_started(self) -> bool:
+        """Whether the pool was ever used."""
+        return self._released or self._started is not None
+
+    def is_finished(self) -> bool:
+        """Whether nothing is left of it: no worker, no thread."""
+        started = self._started
+        return started is None or (started.pool.closed() and started.pool.join(0))
+
     def queued(self) -> int:
         started = self._started
         return started.pool.queued() if started else 0
 
     def broken(self) -> tuple[str, bytes | None] | None:
-        """Why the pool cannot go on, if so. The cause is logged once, as the standard library's workers do."""
+        """Why the pool cannot go on, if so. An initializer's failure that its worker has not logged is logged, once."""
         started = self._started
         broken = started.pool.broken() if started else self._was_broken
         if broken and broken[1] is not None and not self._told_broken:
             self._told_broken = True
-            logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=broken_pool(*broken))
+            error, logged = decode_refusal(broken[1])
+            if not logged:
+                logging.getLogger("concurrent.futures").critical("Exception in initializer:", exc_info=error)
         return broken
 
     def close(self, cancel: bool) -> None:
@@ -391,13 +404,15 @@ class _Engine:
         self.join()
 
 
-def _complete_all(completions: _native.Completions, _engine: _Engine) -> None:
+def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
     """The thread that completes a pool's futures, until the last of them has ended.
 
     It holds the engine, so that there is something to join at exit if the executor was dropped with work pending.
     """
     while ends := completions.take():
         for future, kind, payload in ends:
+            if kind == _outcome.BROKEN:
+                engine.broken()  # before anybody hears of it: the reason is in the log then
             complete(future, kind, payload, _codec.decode)
             future._ticket = None
         # Nothing of a result may be kept until the next one comes.

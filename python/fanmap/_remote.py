@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         suppress: bool
 
 
-__all__ = ["RemoteError", "RemoteTraceback", "decode_exception", "encode_exception"]
+__all__ = ["RemoteError", "decode_exception", "decode_refusal", "encode_exception", "refusal"]
 
 _OWN_FILES = os.path.dirname(__file__) + os.sep
 # A chain longer than this is cut: the traceback's text tells of the rest as far as Python prints it.
@@ -60,17 +60,6 @@ class RemoteError(Exception):
         return f"{self.type_name}: {self.message} ({self.reason})"
 
 
-class RemoteTraceback(Exception):
-    """The traceback of an exception as it was in the worker; `tb` is its text."""
-
-    def __init__(self, tb: str) -> None:
-        super().__init__(tb)
-        self.tb = tb
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.tb}"""'
-
-
 def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | None = None) -> bytes:
     """Encode an exception with its chain and traceback; never fails.
 
@@ -87,8 +76,18 @@ def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | Non
     return pickle.dumps((_format(exc), links), protocol=5)
 
 
+def refusal(encoded: bytes, *, logged: bool) -> bytes:
+    """Why a worker could not get ready, as it tells its parent: an encoded exception, and whether it was logged."""
+    return (b"!" if logged else b"?") + encoded
+
+
+def decode_refusal(data: bytes) -> tuple[BaseException, bool]:
+    """The exception, and whether the worker has logged it."""
+    return decode_exception(data[1:]), data[:1] == b"!"
+
+
 def decode_exception(data: bytes) -> BaseException:
-    """The exception, its `__cause__` a `RemoteTraceback` whose own `__cause__` is the original one; never fails."""
+    """The exception, its `__cause__` the remote traceback whose own `__cause__` is the original one; never fails."""
     try:
         text, links = pickle.loads(data)
         chain = [_decode_link(link) for link in links]
@@ -100,7 +99,11 @@ def decode_exception(data: bytes) -> BaseException:
         exc.__context__ = None if link["context"] is None else chain[link["context"]]
         exc.__suppress_context__ = link["suppress"]
     first = chain[0]
-    remote = RemoteTraceback(text)
+    # The standard library's own, so that programs and tools which know it know ours. Only a parent comes here, and it
+    # has loaded this already.
+    from concurrent.futures.process import _RemoteTraceback
+
+    remote = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it otherwise
     remote.__cause__ = first.__cause__
     first.__cause__ = remote
     first.__suppress_context__ = links[0]["suppress"]

@@ -153,7 +153,7 @@ class Fork(Start):
                 _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
             os.close(theirs)
             # One that had to end its workers for idleness could not have them back as they were.
-            return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks)
+            return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks, at_once=True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -172,6 +172,9 @@ def choose(mp_context: BaseContext | None, initializer: Callable[..., object] | 
     """The start method that a context asks for."""
     if mp_context is None:
         return Template()
+    if not hasattr(mp_context, "get_start_method"):
+        wish = repr(mp_context) if isinstance(mp_context, str) else ""
+        raise TypeError(f"mp_context must be a context: multiprocessing.get_context({wish}), not {mp_context!r}")
     method = mp_context.get_start_method()
     if method == "fork":
         return Fork(initializer, initargs)

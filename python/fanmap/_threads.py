@@ -12,7 +12,7 @@ from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
-from . import _check, _lifecycle, _native
+from . import _check, _lifecycle, _lookalikes, _native
 from ._future import Future
 from ._map import Lane, executor_map, lane_over_threads
 
@@ -46,7 +46,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
     ) -> None:
-        _check.initializer(initializer)
+        initargs = _check.initializer(initializer, initargs)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._start(max_workers, _Spawner(prefix, initializer, initargs))
 
@@ -80,8 +80,8 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         return self._spawner.broken or False
 
     @property
-    def _work_queue(self) -> _check.QueueSize:  # type: ignore[override]
-        return _check.QueueSize(self._pool.queued)
+    def _work_queue(self) -> _lookalikes.WorkQueue:  # type: ignore[override]
+        return _lookalikes.WorkQueue(self._pool.queued)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have `fn(*args, **kwargs)` called on a thread; returns the future of its outcome.
@@ -125,6 +125,12 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             self._pool.join()
             for thread in list(self._threads):
                 thread.join()
+
+    def __del__(self) -> None:
+        pool = getattr(self, "_pool", None)
+        if pool is not None:
+            # Maps under way may still hold it; what was submitted is run, and then the threads end.
+            pool.close(False)
 
     def _on_worker(self) -> bool:
         """Whether the calling thread is one of the pool's."""
@@ -211,16 +217,23 @@ class _Call:
         self.context = contextvars.copy_context()
 
     def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
+        future = self.future
+        if not future.set_running_or_notify_cancel():
             return
         try:
             result = self.context.run(self.fn, *self.args, **self.kwargs)
         except BaseException as error:
-            self.future.set_exception(error)
+            self._let_go()
+            _publish(future, future.set_exception, error)
             # The traceback refers to this frame, which must not refer to the error: that would be a cycle.
-            del self
+            del future, self
         else:
-            self.future.set_result(result)
+            self._let_go()
+            _publish(future, future.set_result, result)
+
+    def _let_go(self) -> None:
+        """What the call held goes before its outcome is out: whoever waits for that may look for it to be gone."""
+        del self.fn, self.args, self.kwargs, self.context
 
     def discard(self) -> None:
         if self.future.cancel():
@@ -229,6 +242,21 @@ class _Call:
     def fail(self, reason: str) -> None:
         if self.future.set_running_or_notify_cancel():
             self.future.set_exception(self.broken_pool(reason))
+
+
+def _publish(future: Future[Any], publish: Callable[[Any], None], outcome: Any) -> None:
+    """Give a future its outcome, on the worker that ran its call.
+
+    Whoever gets it may submit the next call at once, and must find this thread idle. It is, unless callbacks of the
+    user's are to run on it first.
+    """
+    with future._condition:  # reentrant; while it is held nobody adds a callback
+        alone = not future._done_callbacks  # type: ignore[attr-defined]
+        if alone:
+            _native.rest()
+            publish(outcome)
+    if not alone:
+        publish(outcome)
 
 
 class _FinishThreads:

@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 
-from . import _codec, _inherit, _main, _native, _place
+from . import _codec, _inherit, _main, _native, _place, _remote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Handler:
         self._inherited = inherited
         self._fds = fds
         self._encoder = _codec.Encoder(to_parent=True)
+        self._logged = False
         # What functions were sent as, and as what they were decoded.
         self._bodies: dict[int, bytes] = {}
         self._functions: dict[int, tuple[bytes, Any]] = {}
@@ -102,15 +103,30 @@ class Handler:
         try:
             told = pickle.loads(body)
             _surround(told, self._fds)
+            by_value = told["main"] == "by value"
             initializer = self._inherited
             if "initializer" in told:
                 function, arguments = told["initializer"]
                 initializer = (_codec.decode(function), _codec.decode(arguments))
             if initializer is not None:
-                initializer[0](*initializer[1])
+                self._initialize(*initializer, by_value=by_value)
         except BaseException as error:
-            return self._encoder.encode_exception(error)
+            return _remote.refusal(self._encoder.encode_exception(error), logged=self._logged)
         return None
+
+    def _initialize(self, initializer: Callable[..., object], arguments: Any, *, by_value: bool) -> None:
+        """Call the user's initializer. A failure is logged here if logging is set up here, else by the parent."""
+        try:
+            initializer(*arguments)
+        except BaseException:
+            import logging
+
+            logger = logging.getLogger("concurrent.futures")
+            # What a program sets up when it is imported is in force here unless its main module travels by value.
+            if not by_value or logger.hasHandlers():
+                logger.critical("Exception in initializer:", exc_info=True)
+                self._logged = True
+            raise
 
     def define(self, function: int, body: bytes) -> None:
         """A function; it is decoded when it is first called, so that what goes wrong is the call's error."""

@@ -41,7 +41,7 @@ mod _native {
     #[pymodule_export]
     use super::processes::{Completions, Function, ProcessPool, Ticket};
     #[pymodule_export]
-    use super::threads::{Seat, ThreadPool};
+    use super::threads::{Seat, ThreadPool, rest};
     #[pymodule_export]
     use super::worker::{Invitation, Template, accept, control_pair, empty_stdin, serve};
 

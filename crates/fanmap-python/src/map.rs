@@ -154,7 +154,7 @@ impl MapRun {
                 });
                 if pool.pool().on_worker() {
                     // A worker that waited for its own pool could wait for ever.
-                    job.run();
+                    job.run_here(|| ());
                 } else if let Err(rejected) = pool.pool().execute(job) {
                     let error = convert::error(&rejected.error);
                     rejected.job.fail(&rejected.error);
@@ -337,8 +337,9 @@ impl Apply {
     }
 }
 
-impl Job for Apply {
-    fn run(self: Box<Self>) {
+impl Apply {
+    /// Runs on this thread; `before` is called before the outcome is out.
+    fn run_here(self: Box<Self>, before: impl FnOnce()) {
         // Counted before looking: whoever sets `closed` and then sees nobody running knows that nobody will.
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         let shared = Arc::clone(&self.shared);
@@ -353,6 +354,7 @@ impl Job for Apply {
             shared.took(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
             // What the task held goes before its result is out: the consumer may be waiting to see it gone.
             drop(self);
+            before();
             shared.results.put(
                 index,
                 match result {
@@ -364,6 +366,13 @@ impl Job for Apply {
         if shared.running.fetch_sub(1, Ordering::SeqCst) == 1 && shared.closed.load(Ordering::SeqCst) {
             shared.quiet.notify();
         }
+    }
+}
+
+impl Job for Apply {
+    fn run(self: Box<Self>) {
+        // Nobody is called when an item's outcome is put.
+        self.run_here(fanmap::rest);
     }
 
     fn discard(self: Box<Self>) {

@@ -104,7 +104,8 @@ impl ProcessPool {
     /// A pool of at most `workers` processes. `start` is `"direct"` (each runs `command`), `"template"` (`command` runs a
     /// template that forks them) or `"forked"` (the template is the child `pid` behind the socket `fd`).
     #[new]
-    #[pyo3(signature = (workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None))]
+    #[pyo3(signature = (workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, at_once=false))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         workers: usize,
         start: &str,
@@ -113,11 +114,13 @@ impl ProcessPool {
         fd: Option<i32>,
         max_tasks: Option<u64>,
         idle: Option<f64>,
+        at_once: bool,
     ) -> PyResult<Self> {
         let config = ProcessConfig {
             workers,
             max_tasks,
             idle: idle.map(Duration::from_secs_f64),
+            at_once,
         };
         let start = match (start, command, pid, fd) {
             ("direct", Some(command), _, _) => Start::Direct(Box::new(move || program(&command))),
@@ -202,9 +205,25 @@ impl ProcessPool {
         py.detach(|| self.pool.end_workers(kill));
     }
 
-    /// The process ids of the workers.
-    fn workers(&self) -> Vec<u32> {
-        self.pool.workers()
+    /// Asks for a worker, as a task would for which none is idle.
+    fn want_worker(&self) -> PyResult<()> {
+        self.pool.want_worker().map_err(|error| convert::error(&error))
+    }
+
+    /// The process ids of the workers, once those that were asked for have been started.
+    fn workers(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        wait::join(py, || self.pool.await_starts(None))?;
+        Ok(self.pool.workers())
+    }
+
+    /// Whether this process is a worker of the pool that has not ended.
+    fn has_worker(&self, pid: u32) -> bool {
+        self.pool.has_worker(pid)
+    }
+
+    /// Whether the pool takes no more tasks.
+    fn closed(&self) -> bool {
+        self.pool.is_closed() || self.pool.broken().is_some()
     }
 
     /// How many tasks wait for a worker.

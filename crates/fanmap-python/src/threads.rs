@@ -123,6 +123,13 @@ impl ThreadPool {
     }
 }
 
+/// On a worker: it counts as idle from now on. Its job calls this before it publishes an outcome, and only if nothing of the
+/// user's runs on this thread after that.
+#[pyfunction]
+pub(crate) fn rest() {
+    fanmap::rest();
+}
+
 #[pymethods]
 impl Seat {
     /// Runs jobs on the calling thread until the pool closes.

@@ -53,6 +53,8 @@ pub struct ProcessConfig {
     /// How long an idle pool keeps its processes; they are started again when needed. `None` (the default): until it
     /// closes.
     pub idle: Option<Duration>,
+    /// Whether all workers are started with the first task. `false` (the default): each when a task has nobody to run it.
+    pub at_once: bool,
 }
 
 impl Default for ProcessConfig {
@@ -61,6 +63,7 @@ impl Default for ProcessConfig {
             workers: crate::cpus::available(),
             max_tasks: None,
             idle: None,
+            at_once: false,
         }
     }
 }

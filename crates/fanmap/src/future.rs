@@ -71,8 +71,16 @@ impl<T> Shared<T> {
     }
 
     fn settle(&self, outcome: Result<Outcome<T>, Error>) {
+        self.settle_by(outcome, || ());
+    }
+
+    /// Settles; `alone` is called first, under the lock, if settling runs nothing of the user's on this thread.
+    fn settle_by(&self, outcome: Result<Outcome<T>, Error>, alone: impl FnOnce()) {
         let slot = self.slot();
-        if matches!(*slot, Slot::Open { .. }) {
+        if let Slot::Open { waker, callbacks, .. } = &*slot {
+            if waker.is_none() && callbacks.is_empty() {
+                alone();
+            }
             let end = match outcome {
                 Ok(Outcome::Cancelled) => Stage::Cancelled,
                 _ => Stage::Done,
@@ -206,6 +214,12 @@ impl<T> Promise<T> {
     /// Settles the future, unless it is settled already.
     pub fn complete(self, outcome: Outcome<T>) {
         self.shared.settle(Ok(outcome));
+    }
+
+    /// As [`complete`](Promise::complete). `alone` is called first if this thread has nothing of the user's to run then: no
+    /// callback and no waker. It must not touch the future.
+    pub(crate) fn complete_by(self, outcome: Outcome<T>, alone: impl FnOnce()) {
+        self.shared.settle_by(Ok(outcome), alone);
     }
 
     /// Settles the future with an error that is no outcome of the task: it could not be run, or its value not be read.

@@ -39,7 +39,7 @@ mod transport;
 mod worker;
 
 pub use error::{Error, ErrorKind};
-pub use executor::{ProcessPool, ProcessPoolBuilder, Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder};
+pub use executor::{ProcessPool, ProcessPoolBuilder, Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder, rest};
 pub use fanmap_shm::event::{Event, Wake};
 pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait};
 pub use map::{Map, map};

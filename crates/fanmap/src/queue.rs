@@ -10,6 +10,9 @@
 //! - `idle` counts the idle places exactly: those workers who will look at `jobs` before they sleep. As a new job is only
 //!   given to a new worker if every idle one has a job waiting for it already (`jobs.len() >= idle`), no worker is started
 //!   while one has nothing to do, and none is missing while there is room for it.
+//! - A worker that is about to publish what its job came to, and will do nothing more of its own, may say so first
+//!   ([`Queue::rest`]): it counts as idle from then on. So whoever got a result finds the worker that made it idle, and
+//!   starts no other.
 //! - A job is pushed only while there is a worker ([`Queue::offer`] answers [`Offer::NeedsWorker`] first), a worker ends by
 //!   itself only if there is no job, and the last one to be lost takes the remaining jobs with it
 //!   ([`Queue::leave`]). So a queued job always has somebody to run it, or to say that nobody will.
@@ -206,9 +209,19 @@ impl<J> Queue<J> {
         Next::End
     }
 
-    /// A job for a busy worker if one is waiting right now. Its place stays busy either way.
-    pub(crate) fn try_next(&self) -> Option<J> {
-        self.lock().jobs.pop_front()
+    /// A job for the worker in `place` if one is waiting right now: the place is busy then, and else what it was.
+    pub(crate) fn try_next(&self, place: Place) -> Option<J> {
+        let mut state = self.lock();
+        let job = state.jobs.pop_front()?;
+        if place == Place::Idle {
+            state.idle -= 1;
+        }
+        Some(job)
+    }
+
+    /// A busy place is idle from now on: its worker promises to do nothing but come back for the next job.
+    pub(crate) fn rest(&self) {
+        self.lock().idle += 1;
     }
 
     /// Gives up a place without [`Next::End`]: its worker never came, or was lost.
@@ -340,9 +353,28 @@ mod tests {
         assert!(taken(queue.offer('c', true)), "both workers exist");
         assert!(matches!(queue.next(Place::Idle), Next::Job('a')));
         assert!(matches!(queue.next(Place::Idle), Next::Job('b')));
-        assert_eq!(queue.try_next(), Some('c'));
-        assert_eq!(queue.try_next(), None);
+        assert_eq!(queue.try_next(Place::Busy), Some('c'));
+        assert_eq!(queue.try_next(Place::Busy), None);
         assert_eq!((queue.len(), queue.workers(), queue.max_workers()), (0, 2, 2));
+    }
+
+    #[test]
+    fn a_worker_that_rests_is_idle_before_it_comes_back() {
+        let queue = Queue::new(2, None);
+        assert!(wants_worker(queue.offer('a', true)));
+        assert!(taken(queue.offer('a', true)));
+        assert!(matches!(queue.next(Place::Idle), Next::Job('a')));
+        queue.rest();
+        assert!(
+            taken(queue.offer('b', true)),
+            "it counts as idle, so no other is wanted"
+        );
+        assert_eq!(queue.try_next(Place::Idle), Some('b'));
+        queue.rest();
+        assert_eq!(queue.try_next(Place::Idle), None);
+        assert!(taken(queue.offer('c', true)), "it is idle still");
+        assert!(matches!(queue.next(Place::Idle), Next::Job('c')));
+        assert!(wants_worker(queue.offer('d', true)), "now it is busy");
     }
 
     #[test]

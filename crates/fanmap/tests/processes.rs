@@ -142,6 +142,39 @@ fn a_lost_worker_fails_only_its_own_task() {
 }
 
 #[test]
+fn a_closing_pool_ends_though_its_last_worker_dies() {
+    let pool = pool(1);
+    let future = pool.submit(die_on_three, 3).unwrap();
+    end(&pool);
+    assert_eq!(future.wait().unwrap_err().kind(), ErrorKind::WorkerLost);
+}
+
+#[test]
+fn workers_that_are_asked_for_come_without_a_task() {
+    let pool = fanmap::bytes::Pool::new(
+        fanmap::bytes::ProcessConfig {
+            workers: 3,
+            ..Default::default()
+        },
+        fanmap::bytes::Start::Direct(Box::new(|| {
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["worker_entry", "--exact", "--nocapture", "--test-threads=1"]);
+            command.env("FANMAP_WORKER_OF", std::process::id().to_string());
+            command
+        })),
+    )
+    .unwrap();
+    for _ in 0..2 {
+        pool.want_worker().unwrap();
+    }
+    assert_eq!(pool.await_starts(None), Joined::All);
+    assert_eq!(pool.workers().len(), 2);
+    assert!(pool.has_worker(pool.workers()[0]));
+    pool.close(Pending::Finish);
+    assert_eq!(pool.join(None), Joined::All);
+}
+
+#[test]
 fn a_worker_is_replaced_after_its_tasks() {
     let pool = builder().workers(1).max_tasks_per_worker(2).build().unwrap();
     let pids: Vec<u32> = pool.map([(); 6], my_pid).unwrap().collect::<Result<_, _>>().unwrap();

@@ -4,4 +4,4 @@ pub(crate) mod processes;
 pub(crate) mod threads;
 
 pub use processes::{ProcessPool, ProcessPoolBuilder};
-pub use threads::{Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder};
+pub use threads::{Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder, rest};

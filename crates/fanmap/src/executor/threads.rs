@@ -9,7 +9,7 @@
 //! finish what was submitted and end, and the last of them frees the core. Everything else that two threads touch is in
 //! the queue, whose module tells why no job is ever left without somebody to run it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
@@ -306,7 +306,7 @@ impl Core {
 
     /// Whether the calling thread is a worker of this pool.
     pub(crate) fn on_worker(&self) -> bool {
-        HERE.get() == self.id()
+        HERE.with_borrow(|here| here.as_ref().is_some_and(|here| std::ptr::eq(&*here.core, self)))
     }
 
     /// How many workers there may be.
@@ -353,16 +353,56 @@ impl Core {
             let _ = thread.join();
         }
     }
-
-    fn id(&self) -> usize {
-        std::ptr::from_ref(self).addr()
-    }
 }
 
 thread_local! {
-    /// The [`Core::id`] of the pool whose worker this thread is, or 0. A worker keeps its core alive, so no other pool can
-    /// have the same id at the same time.
-    static HERE: Cell<usize> = const { Cell::new(0) };
+    /// The pool whose worker this thread is, from the first job that it asks for until its seat is dropped.
+    static HERE: RefCell<Option<Here>> = const { RefCell::new(None) };
+}
+
+/// What a worker's thread knows of where it works.
+struct Here {
+    core: Arc<Core>,
+    /// Whether it has counted itself as idle since it took its job.
+    rested: bool,
+}
+
+/// Called by a job on its worker, before it publishes its outcome: the worker counts as idle from now on, so that whoever
+/// gets the outcome and submits the next task finds it so, and no other is started for it.
+///
+/// It is a promise to do nothing more that could wait for another task. Elsewhere than on a worker it does nothing. Tasks
+/// of [`ThreadPool::submit`] and of maps need not call it; a [`Job`] that reports its outcome otherwise may.
+///
+/// ```
+/// use std::sync::mpsc;
+///
+/// struct Report(mpsc::Sender<u32>);
+///
+/// impl fanmap::Job for Report {
+///     fn run(self: Box<Self>) {
+///         let outcome = 6 * 7;
+///         fanmap::rest();
+///         let _ = self.0.send(outcome);
+///     }
+///     fn discard(self: Box<Self>) {}
+/// }
+///
+/// let pool = fanmap::ThreadPool::new(2)?;
+/// let (sender, outcomes) = mpsc::channel();
+/// for _ in 0..3 {
+///     pool.execute(Box::new(Report(sender.clone()))).map_err(|rejected| rejected.error)?;
+///     assert_eq!(outcomes.recv().ok(), Some(42));
+/// }
+/// assert_eq!(pool.workers(), 1);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
+pub fn rest() {
+    HERE.with_borrow_mut(|here| {
+        if let Some(here) = here.as_mut().filter(|here| !here.rested) {
+            here.rested = true;
+            here.core.queue.rest();
+        }
+    });
 }
 
 /// A worker's place in a pool: whoever holds it is expected to run jobs.
@@ -395,9 +435,7 @@ impl Seat {
     ///
     /// For who needs to do something around the wait; call [`run`](Job::run) on the job before asking for the next.
     pub fn next_job(&mut self) -> Option<Box<dyn Job>> {
-        let place = self.place?;
-        HERE.set(self.core.id());
-        self.taken = true;
+        let place = self.stand()?;
         match self.core.queue.next(place) {
             Next::Job(job) => {
                 self.place = Some(Place::Busy);
@@ -414,10 +452,33 @@ impl Seat {
     ///
     /// Of a worker that has not run any, it is `None`: wait with [`next_job`](Seat::next_job).
     pub fn try_next_job(&mut self) -> Option<Box<dyn Job>> {
-        match self.place {
-            Some(Place::Busy) => self.core.queue.try_next(),
-            Some(Place::Idle) | None => None,
+        if !self.taken {
+            return None;
         }
+        let place = self.stand()?;
+        let job = self.core.queue.try_next(place)?;
+        self.place = Some(Place::Busy);
+        Some(job)
+    }
+
+    /// What the place is now, on the thread that works here: a job may have called [`rest`].
+    fn stand(&mut self) -> Option<Place> {
+        let place = self.place?;
+        self.taken = true;
+        HERE.with_borrow_mut(|here| match here {
+            Some(here) if Arc::ptr_eq(&here.core, &self.core) => {
+                if std::mem::take(&mut here.rested) {
+                    self.place = Some(Place::Idle);
+                }
+            }
+            other => {
+                *other = Some(Here {
+                    core: Arc::clone(&self.core),
+                    rested: false,
+                });
+            }
+        });
+        self.place.or(Some(place))
     }
 
     /// Breaks the pool because of `why`, which no worker can do without: see [`ThreadPool::fail`]. Gives the place up.
@@ -428,10 +489,12 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.taken && HERE.get() == self.core.id() {
-            HERE.set(0);
+        let place = if self.taken { self.stand() } else { self.place };
+        if self.taken {
+            // In a variable, so that it is dropped after the borrow has ended.
+            let _core = HERE.take();
         }
-        let Some(place) = self.place else { return };
+        let Some(place) = place else { return };
         let orphans = self.core.queue.leave(place);
         if !orphans.is_empty() {
             let why = Error::new(
@@ -467,7 +530,8 @@ where
     fn run(self: Box<Self>) {
         let Call { f, promise } = *self;
         if promise.start() == Start::Run {
-            promise.complete(call(f));
+            let outcome = call(f);
+            promise.complete_by(outcome, rest);
         }
     }
 

@@ -7,7 +7,7 @@ use super::ordered::Ordered;
 use super::{Finished, Map};
 use crate::cpus;
 use crate::error::Error;
-use crate::executor::threads::{ThreadPool, call};
+use crate::executor::threads::{ThreadPool, call, rest};
 use crate::outcome::Outcome;
 use crate::task::Job;
 
@@ -121,6 +121,7 @@ where
         let took = started.elapsed();
         // Before the result is out: who has the last result and drops the map holds what the function captured alone.
         drop(f);
+        rest();
         Self::put(&results, index, outcome, Some(took));
     }
 

@@ -73,6 +73,8 @@ struct Shared {
     bell: Bell,
     /// Moves on when the supervisor ends.
     ended: Event,
+    /// Moves on after each turn of the supervisor's.
+    turned: Event,
     forgotten: Arc<Forgotten>,
     config: ProcessConfig,
     /// The process that the pool belongs to. In a child that it forks, the lock may be held by a thread that is not there.
@@ -87,12 +89,13 @@ impl Pool {
     pub fn new(config: ProcessConfig, start: Start) -> Result<Self, Error> {
         let config = config.checked()?;
         let bell = Bell::new().map_err(|cause| Error::os("make a doorbell", cause))?;
-        let state = State::new(config.workers, start);
+        let state = State::new(config.workers, config.at_once, start);
         Ok(Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 bell,
                 ended: Event::new(),
+                turned: Event::new(),
                 forgotten: Arc::default(),
                 config,
                 owner: std::process::id(),
@@ -164,10 +167,7 @@ impl Pool {
         });
         state.queue.push_back(Arc::clone(&job));
         state.dispatch();
-        if state.starts() > 0 {
-            Shared::supervise(&self.shared, &mut state)?;
-            self.shared.bell.ring();
-        }
+        Shared::start_workers(&self.shared, &mut state)?;
         Ok(Ticket {
             job,
             shared: Arc::clone(&self.shared),
@@ -244,13 +244,52 @@ impl Pool {
         }
     }
 
-    /// The process ids of the workers that run now.
+    /// Asks for a worker, as a task would, if none is idle that has worked: for who has no task to submit but wants somebody
+    /// there.
+    ///
+    /// # Errors
+    /// The pool belongs to another process, or the thread that starts workers cannot be started.
+    pub fn want_worker(&self) -> Result<(), Error> {
+        let mut state = self.shared.lock()?;
+        state.want_worker();
+        Shared::start_workers(&self.shared, &mut state)
+    }
+
+    /// The process ids of the workers that run now, but for those that have nothing left to do but end.
     #[must_use]
     pub fn workers(&self) -> Vec<u32> {
         self.shared.lock().map_or_else(
             |_| Vec::new(),
-            |state| state.seats.iter().filter_map(Seat::pid).collect(),
+            |state| {
+                let busy = state.seats.iter().filter(|seat| !seat.is_spent());
+                busy.filter_map(Seat::pid).collect()
+            },
         )
+    }
+
+    /// Waits until the workers that were asked for have been started, as far as they could be: then [`Pool::workers`] tells
+    /// of all.
+    pub fn await_starts(&self, deadline: Option<Instant>) -> Joined {
+        loop {
+            let epoch = self.shared.turned.epoch();
+            match self.shared.lock() {
+                Ok(state) if !state.are_all_started() => {}
+                _ => return Joined::All,
+            }
+            match self.shared.turned.wait(epoch, deadline) {
+                Wake::Notified => {}
+                Wake::TimedOut => return Joined::TimedOut,
+                Wake::Interrupted => return Joined::Interrupted,
+            }
+        }
+    }
+
+    /// Whether the process with this id is a worker of the pool that has not ended, as far as is known.
+    #[must_use]
+    pub fn has_worker(&self, pid: u32) -> bool {
+        self.shared
+            .lock()
+            .is_ok_and(|state| state.seats.iter().any(|seat| seat.pid() == Some(pid) && !seat.gone))
     }
 
     /// How many workers there may be.
@@ -360,6 +399,15 @@ impl Shared {
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has the workers started that there should be.
+    fn start_workers(shared: &Arc<Self>, state: &mut State) -> Result<(), Error> {
+        if state.starts() > 0 {
+            Self::supervise(shared, state)?;
+            shared.bell.ring();
+        }
+        Ok(())
+    }
+
     /// Starts the supervisor unless it runs.
     fn supervise(shared: &Arc<Self>, state: &mut State) -> Result<(), Error> {
         if state.supervised {
@@ -398,6 +446,17 @@ impl Shared {
 /// The workers whose ends are waited for, and until when.
 type Watched = (Vec<(u64, Arc<Process>)>, Option<Instant>);
 
+/// What one look at everything found.
+#[must_use]
+struct Turn {
+    /// How many workers to start.
+    starts: usize,
+    /// Whether nothing is left to supervise.
+    done: bool,
+    /// Whether no end was handed over: a sink may have submitted or cancelled something, so look again before leaving.
+    settled: bool,
+}
+
 /// The supervisor's thread.
 struct Supervisor {
     shared: Arc<Shared>,
@@ -417,14 +476,16 @@ impl Supervisor {
     fn run(mut self) {
         signals::block_all();
         loop {
-            let (starts, done) = self.turn();
-            for _ in 0..starts {
+            let turn = self.turn();
+            for _ in 0..turn.starts {
                 self.start_worker();
             }
-            if done && self.leave() {
+            self.shared.turned.notify();
+            if turn.done && turn.settled && self.leave() {
                 return;
             }
-            if starts == 0 && !done {
+            // Nothing would wake one who has nothing left to wait for: it looks again until it may leave.
+            if turn.starts == 0 && !turn.done {
                 self.sleep();
             }
         }
@@ -434,8 +495,8 @@ impl Supervisor {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One look at everything: how many workers to start, and whether nothing is left to supervise.
-    fn turn(&mut self) -> (usize, bool) {
+    /// One look at everything.
+    fn turn(&mut self) -> Turn {
         let forgotten = self.shared.forgotten.take();
         let mut state = self.lock();
         state.listen();
@@ -456,8 +517,7 @@ impl Supervisor {
         drop(state);
         let settled = owed.is_empty();
         owed.into_iter().for_each(state::Owed::deliver);
-        // A sink may have submitted or cancelled something: look again before leaving.
-        (starts, done && settled)
+        Turn { starts, done, settled }
     }
 
     fn idle_deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
@@ -466,7 +526,9 @@ impl Supervisor {
 
     fn start_worker(&mut self) {
         if let Err(error) = self.try_start_worker() {
-            self.lock().start_failed(&error.to_string());
+            let mut state = self.lock();
+            state.launched();
+            state.start_failed(&error.to_string());
         }
     }
 
@@ -484,7 +546,9 @@ impl Supervisor {
         let bell = Bell::new().map_err(os)?;
         let launched = launcher.launch(&self.start, key, &link, (&bell, &self.shared.bell), &setup.fds)?;
         let seat = Seat::new(key, link, bell, launched, setup.body, self.shared.config.max_tasks)?;
-        self.lock().seats.push(seat);
+        let mut state = self.lock();
+        state.seats.push(seat);
+        state.launched();
         Ok(())
     }
 
@@ -501,6 +565,7 @@ impl Supervisor {
         state.supervised = false;
         drop(state);
         self.shared.ended.notify();
+        self.shared.turned.notify();
         true
     }
 

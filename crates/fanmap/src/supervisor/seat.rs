@@ -120,6 +120,16 @@ impl Seat {
         self.stage == Stage::Ready && self.in_flight.is_empty()
     }
 
+    /// Whether it was ever sent a task.
+    pub(super) fn has_worked(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// Whether it has nothing left to do but end.
+    pub(super) fn is_spent(&self) -> bool {
+        self.stage == Stage::Leaving && self.in_flight.is_empty()
+    }
+
     /// Sends a task. Only when [`Seat::has_room`].
     pub(super) fn send(&mut self, job: Arc<Job>) {
         let slot = self.free_slots.pop().expect("a seat with room has a free slot");

@@ -64,12 +64,14 @@ pub(super) struct State {
     /// Since when there has been nothing to do.
     pub(super) idle_since: Option<Instant>,
     pub(super) next_id: u64,
+    /// How many workers to start beyond what the queue asks for.
+    wanted: usize,
     failed_starts: u32,
     limit: usize,
 }
 
 impl State {
-    pub(super) fn new(limit: usize, start: Start) -> Self {
+    pub(super) fn new(limit: usize, at_once: bool, start: Start) -> Self {
         Self {
             phase: Phase::Open,
             queue: VecDeque::new(),
@@ -81,6 +83,7 @@ impl State {
             supervised: false,
             idle_since: None,
             next_id: 0,
+            wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
             limit,
         }
@@ -165,7 +168,31 @@ impl State {
             .iter()
             .map(|seat| seat.waiting().min(seat.load().saturating_sub(1)))
             .sum();
-        policy::starts(self.queue.len() + waiting, unused, self.staying(), self.limit)
+        // A pool that ends its workers needs no more than its tasks do.
+        let wanted = if matches!(self.phase, Phase::Open) {
+            self.wanted
+        } else {
+            0
+        };
+        policy::starts(self.queue.len() + waiting, unused, wanted, self.staying(), self.limit)
+    }
+
+    /// One more worker, unless one has done something and is idle. One that is new may be there for an earlier wish: so
+    /// many wishes are so many workers, however long those take to start.
+    pub(super) fn want_worker(&mut self) {
+        if !self.seats.iter().any(|seat| seat.is_idle() && seat.has_worked()) {
+            self.wanted = self.limit.min(self.wanted + 1);
+        }
+    }
+
+    /// A worker was launched, or could not be.
+    pub(super) fn launched(&mut self) {
+        self.wanted = self.wanted.saturating_sub(1);
+    }
+
+    /// Whether every worker that there should be has a process, as far as is known.
+    pub(super) fn are_all_started(&self) -> bool {
+        !self.supervised || (self.starts() == 0 && self.seats.iter().all(|seat| seat.process.is_some()))
     }
 
     /// Reads what every worker has said.

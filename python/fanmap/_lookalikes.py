@@ -1,0 +1,119 @@
+"""What programs reach for behind the standard library's executors, and the engine has in another form.
+
+`_processes`, `_work_queue`, `_call_queue` and `_executor_manager_thread` are private there, and used all the same: to
+kill the workers, to look how much waits, to wait until nothing is left. Each class here has those methods alone.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+__all__ = ["CallQueue", "Manager", "WorkQueue", "Worker", "Workers"]
+
+
+class _Engine(Protocol):
+    def workers(self) -> list[int]: ...
+    def has_worker(self, pid: int) -> bool: ...
+    def join(self, timeout: float | None = None) -> bool: ...
+    def is_finished(self) -> bool: ...
+
+
+class Worker:
+    """A worker process: what `_processes` has by its id."""
+
+    def __init__(self, pid: int, engine: _Engine) -> None:
+        self.pid = pid
+        self._engine = engine
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._engine.has_worker(self.pid)
+
+    def terminate(self) -> None:
+        """End it by SIGTERM."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended, for `timeout` seconds at most."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Asked after it was opened: a number that was used again would mean somebody else.
+            if self.is_alive():
+                poll = select.poll()
+                poll.register(descriptor, select.POLLIN)
+                poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
+        finally:
+            os.close(descriptor)
+
+    def _signal(self, number: int) -> None:
+        # Only a process that the engine still has: the number of another would mean somebody else.
+        if self.is_alive():
+            os.kill(self.pid, number)
+
+
+class Workers(Mapping[int, Worker]):
+    """The workers by process id, as they are when one looks. Those that are being started are waited for."""
+
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+
+    def __getitem__(self, pid: int) -> Worker:
+        if not self._engine.has_worker(pid):
+            raise KeyError(pid)
+        return Worker(pid, self._engine)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._engine.workers())
+
+    def __len__(self) -> int:
+        return len(self._engine.workers())
+
+    def __repr__(self) -> str:
+        return repr({pid: "worker" for pid in self})
+
+
+class WorkQueue:
+    """The calls that wait for a worker."""
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self.qsize = size
+
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return self.qsize() == 0
+
+
+class CallQueue(WorkQueue):
+    """The same calls: what goes to the workers needs no thread that would have to be waited for."""
+
+    def close(self) -> None:
+        """Nothing: the executor's `shutdown` closes it."""
+
+    def join_thread(self) -> None:
+        """Nothing: there is no thread."""
+
+
+class Manager:
+    """What supervises the workers, seen as a thread."""
+
+    def __init__(self, engine: _Engine) -> None:
+        self._engine = engine
+
+    def is_alive(self) -> bool:
+        """Whether something is left to supervise."""
+        return not self._engine.is_finished()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until nothing of the pool is left, for `timeout` seconds at most: after a shutdown, or never."""
+        self._engine.join(timeout)
