@@ -258,6 +258,38 @@ def test_a_fork_of_the_program_is_told_that_the_pool_is_not_its_own(kind: str) -
     )
 
 
+def test_a_fork_of_the_program_holds_nothing_of_the_engines() -> None:
+    """Not the doorbells, not the workers' handles, not their shared memory, not the template's socket."""
+    good(
+        FORKED
+        + """
+    import multiprocessing
+    def held():
+        names = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd.isdigit()
+                 and os.path.lexists(f"/proc/self/fd/{fd}")]
+        return [name for name in names if name.startswith(("anon_inode", "socket", "/memfd"))]
+    before = held()
+    template, forked = fanmap.ProcessPoolExecutor(2), fanmap.ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+    for pool in (template, forked):
+        assert pool.submit(abs, -1).result(40) == 1
+    assert len(held()) > len(before)
+    def act():
+        assert held() == before, held()
+        with open("/proc/self/maps") as maps:
+            assert "memfd:fanmap" not in maps.read()
+        for way in (None, multiprocessing.get_context("fork")):
+            with fanmap.ProcessPoolExecutor(1, way) as own:
+                assert own.submit(abs, -2).result(40) == 2
+        assert held() == before, held()
+    in_child(act)
+    for pool in (template, forked):
+        assert pool.submit(abs, -3).result(40) == 3
+        pool.shutdown()
+    assert held() == before
+    """
+    )
+
+
 @both_names
 def test_a_fork_of_the_program_maps_with_pools_of_its_own(name: str) -> None:
     good(

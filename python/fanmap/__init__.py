@@ -73,6 +73,7 @@ _WHERE = {
     "CancelledError": "concurrent.futures",
     "Executor": "concurrent.futures",
     "Future": "fanmap._future",
+    "InterpreterPoolExecutor": "concurrent.futures",  # since Python 3.14, and the standard library's own
     "InvalidStateError": "concurrent.futures",
     "MapResult": "fanmap._map",
     "ProcessPoolExecutor": "fanmap._processes",

@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from . import _outcome
-from ._remote import decode_exception, decode_refusal
+from ._remote import decode_exception, decode_refusal, remote_traceback
 
 __all__ = ["BrokenProcessPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
 
@@ -50,7 +50,11 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
             f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: {_say_exit(code)}. "
             f"Only this task is lost; the pool lives on."
         )
-        return WorkerCrashed(message, item=item, pid=pid, exitcode=code)
+        error = WorkerCrashed(message, item=item, pid=pid, exitcode=code)
+        if code is not None:
+            # Where the standard library says it, since Python 3.15.
+            error.__cause__ = remote_traceback(f"Process {pid} terminated abruptly with exit code {code}")
+        return error
     if kind == _outcome.BROKEN:
         return broken_pool(*payload)
     raise AssertionError(f"outcome {kind} is no failure")

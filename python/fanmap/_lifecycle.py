@@ -11,6 +11,8 @@ import threading
 import weakref
 from typing import Protocol
 
+from . import _native, _place
+
 __all__ = ["NOT_OURS", "at_exit", "exiting"]
 
 NOT_OURS = "this executor belongs to the process that made it, not to this fork of it; make a new one here"
@@ -50,8 +52,10 @@ def _run() -> None:
 
 
 def _forked() -> None:
-    # In a child that the user's program forked: what lives is the parent's to finish.
+    # In a child that the user's program forked: what lives is the parent's to finish, and what it holds to hold.
     _live.clear()
+    if not _place.template:
+        _native.forsake_all()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -16,7 +16,7 @@ __all__ = ["CallQueue", "Manager", "WorkQueue", "Worker", "Workers"]
 
 
 class _Engine(Protocol):
-    def workers(self) -> list[int]: ...
+    def workers(self, *, wait: bool) -> list[int]: ...
     def has_worker(self, pid: int) -> bool: ...
     def join(self, timeout: float | None = None) -> bool: ...
     def is_finished(self) -> bool: ...
@@ -56,6 +56,9 @@ class Worker:
         finally:
             os.close(descriptor)
 
+    def __repr__(self) -> str:
+        return f"<Worker pid={self.pid}{'' if self.is_alive() else ' ended'}>"
+
     def _signal(self, number: int) -> None:
         # Only a process that the engine still has: the number of another would mean somebody else.
         if self.is_alive():
@@ -63,24 +66,37 @@ class Worker:
 
 
 class Workers(Mapping[int, Worker]):
-    """The workers by process id, as they are when one looks. Those that are being started are waited for."""
+    """The workers by process id, as they are when one looks. Those that are being started are waited for.
+
+    Shared by all threads that use the executor. A worker is the same object each time, for as long as it lives.
+    """
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
+        # Replaced as a whole, never changed, so that no lock is needed.
+        self._known: dict[int, Worker] = {}
 
     def __getitem__(self, pid: int) -> Worker:
-        if not self._engine.has_worker(pid):
-            raise KeyError(pid)
-        return Worker(pid, self._engine)
+        return self._now(wait=True)[pid]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._engine.workers())
+        return iter(self._now(wait=True))
 
     def __len__(self) -> int:
-        return len(self._engine.workers())
+        return len(self._now(wait=True))
 
     def __repr__(self) -> str:
-        return repr({pid: "worker" for pid in self})
+        return repr(self._now(wait=False))
+
+    def present(self) -> list[Worker]:
+        """Those that are there now; none is waited for."""
+        return list(self._now(wait=False).values())
+
+    def _now(self, *, wait: bool) -> dict[int, Worker]:
+        pids = self._engine.workers(wait=wait)
+        known = self._known
+        self._known = now = {pid: known.get(pid) or Worker(pid, self._engine) for pid in pids}
+        return now
 
 
 class WorkQueue:

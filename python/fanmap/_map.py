@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from . import _check, _native, _outcome
+from ._remote import detach
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -347,6 +348,15 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], s
     return _ProcessLane(run, executor, executor._encoder)
 
 
+def _push(run: _native.MapRun, item: Any, executor: ThreadPoolExecutor | ProcessPoolExecutor) -> None:
+    try:
+        run.push(item)
+    except RuntimeError:
+        # Closed or broken while the input was read: it says so in the standard library's words.
+        executor._check_open()
+        raise
+
+
 class _ThreadLane:
     def __init__(self, run: _native.MapRun, executor: ThreadPoolExecutor) -> None:
         self._run = run
@@ -359,7 +369,8 @@ class _ThreadLane:
         self.outstanding = run.outstanding
 
     def send(self, item: Any, index: int) -> None:
-        self._run.push(item)
+        assert self._executor is not None, "an item was sent after the last"
+        _push(self._run, item, self._executor)
 
     def sent_all(self) -> None:
         self._executor = None
@@ -395,11 +406,11 @@ class _ProcessLane:
         try:
             data = self._encode(item, f"item {index}")
         except Exception as error:
-            self._run.push_error(error)
+            self._run.push_error(detach(error))
             return
         assert self._executor is not None, "an item was sent after the last"
         self._executor._prepare()
-        self._run.push(data)
+        _push(self._run, data, self._executor)
 
     def sent_all(self) -> None:
         self._executor = None

@@ -20,7 +20,7 @@ from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._future import Future
 from ._map import Lane, executor_map, lane_over_processes
-from ._remote import decode_refusal
+from ._remote import decode_refusal, detach
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -112,6 +112,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._functions: OrderedDict[bytes, _native.Function] = OrderedDict()
         self._decode = _codec.decode
         self._engine = _Engine(start, max_workers, max_tasks, idle, end_at_exit)
+        self._workers = _lookalikes.Workers(self._engine)
         _lifecycle.at_exit(self._engine)
 
     @property
@@ -134,7 +135,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     @property
     def _processes(self) -> _lookalikes.Workers:  # type: ignore[override]
         """The workers, by process id."""
-        return _lookalikes.Workers(self._engine)
+        return self._workers
 
     @property
     def _executor_manager_thread(self) -> _lookalikes.Manager | None:  # type: ignore[override]
@@ -170,7 +171,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             self._prepare()
             self._native_pool().want_worker()
             future.set_running_or_notify_cancel()
-            future.set_exception(error)
+            future.set_exception(detach(error))
             return future
         self._prepare()
         try:
@@ -213,14 +214,20 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
     def terminate_workers(self) -> None:
         """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
-        self._end_workers(kill=False)
+        self._force_shutdown(operation="terminate")
 
     def kill_workers(self) -> None:
         """End every worker by SIGKILL now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
-        self._end_workers(kill=True)
+        self._force_shutdown(operation="kill")
 
-    def _end_workers(self, *, kill: bool) -> None:
-        self._engine.end_workers(kill)
+    def _force_shutdown(self, operation: str) -> None:
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"operation must be 'terminate' or 'kill', not {operation!r}")
+        workers = self._workers.present()
+        self._engine.end_workers(operation == "kill")
+        for worker in workers:
+            # They were told; this is for who put something of their own in the place of a worker's method.
+            getattr(worker, operation)()
         self.shutdown(wait=False, cancel_futures=True)
 
     def __del__(self) -> None:
@@ -334,9 +341,10 @@ class _Engine:
                     self._thread.start()
         return self.started().pool.submit(function, argument, completions, future)
 
-    def workers(self) -> list[int]:
+    def workers(self, *, wait: bool) -> list[int]:
+        """The workers' process ids; with `wait`, once those that were asked for have been started."""
         started = self._started
-        return started.pool.workers() if started else []
+        return started.pool.workers(wait) if started else []
 
     def has_worker(self, pid: int) -> bool:
         started = self._started

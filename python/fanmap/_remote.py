@@ -33,7 +33,15 @@ if TYPE_CHECKING:
         suppress: bool
 
 
-__all__ = ["RemoteError", "decode_exception", "decode_refusal", "encode_exception", "refusal"]
+__all__ = [
+    "RemoteError",
+    "decode_exception",
+    "decode_refusal",
+    "detach",
+    "encode_exception",
+    "refusal",
+    "remote_traceback",
+]
 
 _OWN_FILES = os.path.dirname(__file__) + os.sep
 # A chain longer than this is cut: the traceback's text tells of the rest as far as Python prints it.
@@ -76,6 +84,39 @@ def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | Non
     return pickle.dumps((_format(exc), links), protocol=5)
 
 
+def remote_traceback(text: str) -> BaseException:
+    """An exception that shows `text`: the standard library's own, so that who knows it knows ours."""
+    # Only a parent comes here, and it has loaded this already.
+    from concurrent.futures.process import _RemoteTraceback
+
+    return _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it otherwise
+
+
+def detach(exc: BaseException) -> BaseException:
+    """The same exception without the frames that it went through, whose text becomes its `__cause__`.
+
+    For one that is kept and not raised: its frames hold their callers', and so what keeps it, in a circle.
+    """
+    text = _format(exc)
+    links, seen = [exc], {id(exc)}
+    for link in links:
+        link.__traceback__ = None
+        for linked in (link.__cause__, link.__context__):
+            if linked is not None and id(linked) not in seen:
+                seen.add(id(linked))
+                links.append(linked)
+    _set_cause(exc, remote_traceback(text))
+    return exc
+
+
+def _set_cause(exc: BaseException, remote: BaseException) -> None:
+    """Make `remote` the exception's cause, and the cause that it had the cause of that."""
+    suppress = exc.__suppress_context__
+    remote.__cause__ = exc.__cause__
+    exc.__cause__ = remote
+    exc.__suppress_context__ = suppress
+
+
 def refusal(encoded: bytes, *, logged: bool) -> bytes:
     """Why a worker could not get ready, as it tells its parent: an encoded exception, and whether it was logged."""
     return (b"!" if logged else b"?") + encoded
@@ -98,16 +139,8 @@ def decode_exception(data: bytes) -> BaseException:
         exc.__cause__ = None if link["cause"] is None else chain[link["cause"]]
         exc.__context__ = None if link["context"] is None else chain[link["context"]]
         exc.__suppress_context__ = link["suppress"]
-    first = chain[0]
-    # The standard library's own, so that programs and tools which know it know ours. Only a parent comes here, and it
-    # has loaded this already.
-    from concurrent.futures.process import _RemoteTraceback
-
-    remote = _RemoteTraceback(f'\n"""\n{text}"""')  # type: ignore[arg-type]  # typeshed has it otherwise
-    remote.__cause__ = first.__cause__
-    first.__cause__ = remote
-    first.__suppress_context__ = links[0]["suppress"]
-    return first
+    _set_cause(chain[0], remote_traceback(text))
+    return chain[0]
 
 
 def _encode_chain(exc: BaseException, encode: Callable[[object], bytes]) -> list[_Link]:

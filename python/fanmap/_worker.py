@@ -60,20 +60,25 @@ def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
 def _leave(code: int) -> NoReturn:
     """End as a program does, but without the interpreter's slow and dangerous last steps."""
     try:
-        import atexit
-
         threading = sys.modules.get("threading")
         if threading is not None:
             threading._shutdown()
-        atexit._run_exitfuncs()
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util._exit_function()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        _wind_up()
     finally:
         os._exit(code)
+
+
+def _wind_up() -> None:
+    """Run what is to run at exit, and see that what was written is on its way."""
+    import atexit
+
+    atexit._run_exitfuncs()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
 
 
 def _ignore_interrupts() -> None:
@@ -111,7 +116,11 @@ class Handler:
             if initializer is not None:
                 self._initialize(*initializer, by_value=by_value)
         except BaseException as error:
-            return _remote.refusal(self._encoder.encode_exception(error), logged=self._logged)
+            why = _remote.refusal(self._encoder.encode_exception(error), logged=self._logged)
+            # Its parent will not wait for a worker that it cannot use, and what that logged must not be lost.
+            with contextlib.suppress(BaseException):
+                _wind_up()
+            return why
         return None
 
     def _initialize(self, initializer: Callable[..., object], arguments: Any, *, by_value: bool) -> None:

@@ -43,7 +43,7 @@ mod _native {
     #[pymodule_export]
     use super::threads::{Seat, ThreadPool, rest};
     #[pymodule_export]
-    use super::worker::{Invitation, Template, accept, control_pair, empty_stdin, serve};
+    use super::worker::{Invitation, Template, accept, control_pair, empty_stdin, forsake_all, serve};
 
     use pyo3::prelude::*;
 

@@ -127,7 +127,8 @@ impl ProcessPool {
             ("template", Some(command), _, _) => Start::Template(Box::new(move || program(&command))),
             ("forked", _, Some(pid), Some(fd)) => {
                 let process = bytes::Process::open(pid)?;
-                Start::Forked(Some((process, bytes::Socket::from_fd(worker::adopt(fd)))))
+                let socket = bytes::Socket::from_fd(worker::adopt(fd));
+                Start::Forked(Some(bytes::TemplateProcess::new(process, socket)))
             }
             _ => {
                 return Err(PyValueError::new_err(
@@ -210,9 +211,11 @@ impl ProcessPool {
         self.pool.want_worker().map_err(|error| convert::error(&error))
     }
 
-    /// The process ids of the workers, once those that were asked for have been started.
-    fn workers(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
-        wait::join(py, || self.pool.await_starts(None))?;
+    /// The process ids of the workers; with `wait`, once those that were asked for have been started.
+    fn workers(&self, py: Python<'_>, wait: bool) -> PyResult<Vec<u32>> {
+        if wait {
+            wait::join(py, || self.pool.await_starts(None))?;
+        }
         Ok(self.pool.workers())
     }
 

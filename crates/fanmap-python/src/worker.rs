@@ -150,6 +150,12 @@ pub(crate) fn empty_stdin() -> PyResult<()> {
     Ok(bytes::empty_stdin()?)
 }
 
+/// In a child that the user's program forked: lets go of every descriptor of the engine's.
+#[pyfunction]
+pub(crate) fn forsake_all() -> PyResult<()> {
+    Ok(bytes::forsake_all()?)
+}
+
 /// A connected pair of control sockets, as descriptors.
 #[pyfunction]
 pub(crate) fn control_pair() -> PyResult<(i32, i32)> {

@@ -6,20 +6,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 
+use crate::fd::Fd;
+
 /// A doorbell. It counts rings; [`Bell::hush`] takes them all.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct Bell(Fd);
 
 impl Bell {
     /// A silent bell. Its descriptor is closed in programs that are executed.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(fd.into()))
     }
 
     /// The bell behind a descriptor that another process passed.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(fd.into())
     }
 
     /// Rings. A bell whose counter is full is ringing already.

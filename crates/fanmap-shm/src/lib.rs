@@ -9,6 +9,7 @@
 //! | [`ring`] | a byte stream between one producer and one consumer, over borrowed memory |
 //! | [`flag`] | the sleep and wake-up handshake |
 //! | [`word`] | the state word of one task |
+//! | [`fd`] | the engine's descriptors, and a fork of the user's program |
 //! | [`clock`], [`event`] | deadlines; a wait that returns when a signal arrives |
 //! | [`signals`] | engine threads take no signals |
 //! | [`bell`], [`poll`] | eventfd; waiting for several descriptors |
@@ -33,6 +34,8 @@ pub mod bell;
 pub mod clock;
 #[cfg(not(loom))]
 pub mod event;
+#[cfg(not(loom))]
+pub mod fd;
 #[cfg(not(loom))]
 pub mod link;
 #[cfg(not(loom))]

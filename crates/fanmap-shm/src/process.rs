@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+use crate::fd::Fd;
 use crate::signals;
 use crate::socket::Socket;
 
@@ -25,19 +26,20 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
-    pidfd: OwnedFd,
+    pidfd: Fd,
 }
 
 impl Process {
     /// A child of this process (or, racing with its end, of another one: see [`Process::from_fd`]).
     pub fn open(pid: u32) -> io::Result<Self> {
         let pidfd = rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd })
+        Ok(Self::from_fd(pid, pidfd))
     }
 
     /// The process behind a pidfd that its parent passed.
     #[must_use]
     pub fn from_fd(pid: u32, pidfd: OwnedFd) -> Self {
+        let pidfd = pidfd.into();
         Self { pid, pidfd }
     }
 

@@ -10,13 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags};
 
+use crate::fd::Fd;
+
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Shared memory, mapped readable and writable. The mapping lives as long as the value.
 #[derive(Debug)]
 pub struct Segment {
     map: MmapRaw,
-    file: File,
+    fd: Fd,
 }
 
 impl Segment {
@@ -45,7 +47,8 @@ impl Segment {
         let map = MmapOptions::new().len(len).map_raw(&file)?;
         // A child that the user's program forks must not share the rings.
         map.advise(Advice::DontFork)?;
-        Ok(Self { map, file })
+        let fd = OwnedFd::from(file).into();
+        Ok(Self { map, fd })
     }
 
     /// The first byte. It is page-aligned.
@@ -69,7 +72,7 @@ impl Segment {
 
 impl AsFd for Segment {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.fd.as_fd()
     }
 }
 

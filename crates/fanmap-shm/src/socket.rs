@@ -13,6 +13,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use crate::fd::Fd;
+
 /// The most descriptors that one message carries.
 pub const MAX_FDS: usize = 64;
 
@@ -21,7 +23,7 @@ pub const MAX_BYTES: usize = 4096;
 
 /// One end of a control socket.
 #[derive(Debug)]
-pub struct Socket(OwnedFd);
+pub struct Socket(Fd);
 
 /// What [`Socket::receive`] found.
 #[derive(Debug)]
@@ -40,19 +42,19 @@ impl Socket {
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self(one), Self(other)))
+        Ok((Self(one.into()), Self(other.into())))
     }
 
     /// The end behind a descriptor that was inherited.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(fd.into())
     }
 
     /// The descriptor, to hand it to a process that is being started.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
-        self.0
+        self.0.into_owned()
     }
 
     /// Sends one message with descriptors (copies of them: the caller keeps its own).

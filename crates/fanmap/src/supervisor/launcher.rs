@@ -33,7 +33,46 @@ pub enum Start {
     /// One program that runs a [`Template`](crate::bytes::Template). It is started again if it dies.
     Template(MakeCommand),
     /// A template that was forked already. It cannot be started again.
-    Forked(Option<(Process, Socket)>),
+    Forked(Option<TemplateProcess>),
+}
+
+/// A template that runs. Dropping it ends it.
+#[derive(Debug)]
+pub struct TemplateProcess {
+    process: Arc<Process>,
+    /// Open for as long as the template is wanted.
+    socket: Option<Socket>,
+    /// The process that may end it: a copy of this in a child that was forked means nothing.
+    owner: u32,
+}
+
+impl TemplateProcess {
+    /// The template `process`, a child of this process, behind `socket`.
+    #[must_use]
+    pub fn new(process: Process, socket: Socket) -> Self {
+        Self {
+            process: Arc::new(process),
+            socket: Some(socket),
+            owner: std::process::id(),
+        }
+    }
+
+    fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("it is taken by drop alone")
+    }
+}
+
+impl Drop for TemplateProcess {
+    fn drop(&mut self) {
+        drop(self.socket.take());
+        if std::process::id() != self.owner {
+            return;
+        }
+        // It has nothing left to do or to lose; waiting for it to notice could be waiting for a stopped process.
+        self.process.kill();
+        while let Ok(Ready::Interrupted) = poll::wait(&[self.process.as_fd()], None) {}
+        let _ = self.process.reap();
+    }
 }
 
 impl fmt::Debug for Start {
@@ -54,16 +93,10 @@ impl Start {
             Start::Direct(_) => Ok(Launcher::Direct),
             Start::Template(command) => {
                 let (process, socket) = process::spawn(command()).map_err(os)?;
-                Ok(Launcher::Template {
-                    process: Arc::new(process),
-                    socket,
-                })
+                Ok(Launcher::Template(TemplateProcess::new(process, socket)))
             }
             Start::Forked(template) => match template.take() {
-                Some((process, socket)) => Ok(Launcher::Template {
-                    process: Arc::new(process),
-                    socket,
-                }),
+                Some(template) => Ok(Launcher::Template(template)),
                 None => Err(Error::os(
                     "start more workers",
                     "the process forked for them has ended, and its state at the fork with it; make a new executor",
@@ -73,13 +106,13 @@ impl Start {
     }
 }
 
-/// What starts workers, once it runs itself.
+/// What starts workers, once it runs itself. Dropped after the workers have ended, it leaves no zombie.
 #[derive(Debug)]
 pub(super) enum Launcher {
     /// The supervisor's own thread.
     Direct,
     /// A template process.
-    Template { process: Arc<Process>, socket: Socket },
+    Template(TemplateProcess),
 }
 
 /// A worker that is being started.
@@ -107,8 +140,8 @@ impl Launcher {
     ) -> Result<Launched, Error> {
         let os = |cause| Error::os("start a worker process", cause);
         match (self, start) {
-            (Launcher::Template { socket, .. }, _) => {
-                Invitation::send(socket, key, link, bells.0, bells.1, extra).map_err(os)?;
+            (Launcher::Template(template), _) => {
+                Invitation::send(template.socket(), key, link, bells.0, bells.1, extra).map_err(os)?;
                 Ok(Launched::default())
             }
             (Launcher::Direct, Start::Direct(command)) => {
@@ -130,20 +163,20 @@ impl Launcher {
     pub(super) fn reports_fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Launcher::Direct => None,
-            Launcher::Template { socket, .. } => Some(socket.as_fd()),
+            Launcher::Template(template) => Some(template.socket().as_fd()),
         }
     }
 
     /// The next report that has arrived.
     pub(super) fn report(&self) -> Result<Option<Report>, TemplateGone> {
-        let Launcher::Template { socket, .. } = self else {
+        let Launcher::Template(template) = self else {
             return Ok(None);
         };
-        match socket.receive() {
+        match template.socket().receive() {
             Ok(Received::Empty) => Ok(None),
             Ok(Received::Message(message, fds)) => match Report::read(&message, fds) {
                 Some(report) => Ok(Some(report)),
-                // A template that talks nonsense is as good as dead; `close` makes it so.
+                // A template that talks nonsense is as good as dead; dropping it makes it so.
                 None => Err(TemplateGone),
             },
             Ok(Received::Closed) | Err(_) => Err(TemplateGone),
@@ -154,18 +187,7 @@ impl Launcher {
     pub(super) fn exit_of(&self, process: &Process) -> Option<Exit> {
         match self {
             Launcher::Direct => Some(process.reap().map_or(Exit::Unknown, Exit::from)),
-            Launcher::Template { .. } => None,
-        }
-    }
-
-    /// Ends what starts workers, after they have ended, and leaves no zombie.
-    pub(super) fn close(self) {
-        if let Launcher::Template { process, socket } = self {
-            drop(socket);
-            // It has nothing left to do or to lose; waiting for it to notice could be waiting for a stopped process.
-            process.kill();
-            while let Ok(Ready::Interrupted) = poll::wait(&[process.as_fd()], None) {}
-            let _ = process.reap();
+            Launcher::Template(_) => None,
         }
     }
 }

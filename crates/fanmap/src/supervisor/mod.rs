@@ -187,7 +187,10 @@ impl Pool {
             state.cancel_waiting();
         }
         let owed = std::mem::take(&mut state.owed);
+        // Without a supervisor there is nothing to finish, and what would have started workers may end.
+        let unused = if state.supervised { None } else { state.start.take() };
         drop(state);
+        drop(unused);
         owed.into_iter().for_each(state::Owed::deliver);
         self.shared.bell.ring();
     }
@@ -554,14 +557,18 @@ impl Supervisor {
 
     /// Nothing is left to supervise: ends the launcher, then itself, unless something came up meanwhile.
     fn leave(&mut self) -> bool {
-        if let Some(launcher) = self.launcher.take() {
-            launcher.close();
-        }
+        drop(self.launcher.take());
+        let start = std::mem::replace(&mut self.start, Start::Forked(None));
+        // A pool that is not open never starts anything again; a template that was never used ends here.
+        let kept = matches!(self.lock().phase, Phase::Open).then_some(start);
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.queue.is_empty() {
+            if let Some(start) = kept {
+                self.start = start;
+            }
             return false;
         }
-        state.start = Some(std::mem::replace(&mut self.start, Start::Forked(None)));
+        state.start = kept;
         state.supervised = false;
         drop(state);
         self.shared.ended.notify();
@@ -629,9 +636,7 @@ impl Supervisor {
                 Ok(None) => return,
                 Ok(Some(report)) => self.note(report),
                 Err(launcher::TemplateGone) => {
-                    if let Some(launcher) = self.launcher.take() {
-                        launcher.close();
-                    }
+                    drop(self.launcher.take());
                     self.lock().template_gone();
                 }
             }
