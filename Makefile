@@ -26,7 +26,7 @@ say = @echo "==> $(1)"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python lint bench docs clean FORCE
+.PHONY: help demo build test test-rust test-loom test-python conformance lint bench docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -91,6 +91,11 @@ test-loom: $(VENV)/.made ## the models of the lock-free algorithms
 test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, the examples, the pages' code
 	$(call say,Python tests)
 	@FANMAP_DEMO=small $(BIN)/python -m pytest --doctest-modules tests python/fanmap
+
+# PYTHONS=/path/to/python3.13 (or several) asks for these alone; CONFORMANCE=--with-suite for the newest that has the tests.
+conformance: $(VENV)/.maturin ## CPython's own tests of concurrent.futures against fanmap, on every Python here
+	$(call say,CPython's tests of concurrent.futures)
+	@$(BIN)/python conformance/run.py $(foreach python,$(PYTHONS),--python $(python)) $(CONFORMANCE)
 
 lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \

@@ -20,11 +20,25 @@ THREADS, PROCESSES = fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor
         ({"max_workers": -1}, ValueError),
         ({"max_workers": "2"}, TypeError),
         ({"initializer": 3}, TypeError),
+        ({"initializer": print, "initargs": 3}, TypeError),
     ],
 )
 def test_an_executor_refuses(make: Callable[..., Any], options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         make(**options)
+
+
+def test_a_process_pool_refuses_what_is_no_context() -> None:
+    with pytest.raises(TypeError, match=r"get_context\('spawn'\)"):
+        PROCESSES(mp_context="spawn")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a context"):
+        PROCESSES(mp_context=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("operation", ["", "stop", None])
+def test_a_process_pool_is_ended_by_force_in_two_ways(operation: Any) -> None:
+    with PROCESSES(1) as pool, pytest.raises(ValueError, match="operation"):
+        pool._force_shutdown(operation=operation)
 
 
 def test_a_process_pool_refuses_max_tasks_per_child() -> None:

@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import gc
 import multiprocessing
 import operator
 import os
 import pickle
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures.process import _RemoteTraceback as RemoteTraceback
 from typing import Any
 
@@ -288,6 +290,46 @@ def test_a_failing_initializer_breaks_the_pool_with_its_error(way: str) -> None:
                 call(square, [1])
             assert isinstance(caught.value.__cause__, ZeroDivisionError)
         del caught, error
+
+
+@every
+def test_a_map_that_meets_a_broken_pool_while_it_reads_says_so_as_a_submit_does(way: str) -> None:
+    broken = fanmap.BrokenThreadPool if way == "threads" else fanmap.BrokenProcessPool
+
+    def numbers() -> Iterator[int]:
+        yield 1
+        concurrent.futures.wait([pool.submit(abs, -1)], LIMIT)
+        yield 2
+
+    with make(way, 1, initializer=broken_init) as pool, pytest.raises(broken) as caught:
+        list(pool.map(square, numbers()))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+class Argument:
+    def __reduce__(self) -> Any:
+        raise RuntimeError("it stays here")
+
+
+@each_process
+def test_what_could_not_be_sent_is_gone_with_its_future_or_map_and_needs_no_collector(way: str) -> None:
+    with make(way, 1) as pool:
+        gc.collect()
+        gc.disable()
+        try:
+            for fail_to_send in (pool.submit, lambda fn, arg: pool.map(fn, [arg])):
+                argument = Argument()
+                gone = weakref.ref(argument)
+                kept = fail_to_send(square, argument)
+                del argument
+                if isinstance(kept, concurrent.futures.Future):
+                    error = kept.exception(LIMIT)
+                    assert "it stays here" in str(error.__cause__) and "__reduce__" in str(error.__cause__)
+                    del error
+                del kept
+                assert gone() is None
+        finally:
+            gc.enable()
 
 
 class Unready(Exception):

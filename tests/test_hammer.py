@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -229,6 +230,22 @@ def test_a_map_whose_pool_is_shut_down_while_it_reads_is_refused_as_a_submit_is(
 
     with MAKERS[way](1) as pool, pytest.raises(RuntimeError, match=REFUSAL):
         pool.map(abs, numbers())
+
+
+def test_a_storm_of_tasks_leaves_the_interpreter_to_other_threads() -> None:
+    """Each `sleep(0)` gives the interpreter's lock away and wants it back from a thread that never lacks a task."""
+    sys.setswitchinterval(0.005)
+    over = threading.Event()
+
+    def storm() -> None:
+        if not over.is_set():
+            pool.submit(storm)
+
+    with fanmap.ThreadPoolExecutor(1) as pool:
+        storm()
+        for _ in range(200):
+            time.sleep(0)
+        over.set()
 
 
 @each

@@ -71,6 +71,30 @@ def test_every_public_name_resolves_and_is_listed() -> None:
         assert name in dir(fanmap)
 
 
+def test_a_sub_interpreter_is_told_that_it_cannot_have_it() -> None:
+    good("""
+        code = (
+            "import fanmap\\n"
+            "try:\\n"
+            "    from fanmap import ThreadPoolExecutor\\n"
+            "except ImportError as error:\\n"
+            "    assert 'sub-interpreter' in str(error), error\\n"
+            "else:\\n"
+            "    raise AssertionError('it could be imported')\\n"
+        )
+        try:
+            import _interpreters
+        except ImportError:
+            import _xxsubinterpreters
+            _xxsubinterpreters.run_string(_xxsubinterpreters.create(), code)
+        else:
+            assert _interpreters.exec(_interpreters.create(), code) is None
+        import fanmap
+        with fanmap.ThreadPoolExecutor(1) as pool:
+            assert pool.submit(abs, -1).result() == 1
+    """)
+
+
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="nothing_such"):
         fanmap.nothing_such  # type: ignore[attr-defined] # noqa: B018

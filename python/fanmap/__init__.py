@@ -14,6 +14,8 @@ which imports this package too, loads only its own loop.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builtins import TimeoutError
@@ -95,9 +97,25 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'fanmap' has no attribute {name!r}") from None
     import importlib
 
+    if "fanmap._native" not in sys.modules and _in_subinterpreter():
+        raise ImportError(
+            "fanmap cannot be used in a sub-interpreter: its engine belongs to a process's main interpreter. "
+            "Import it there and send the work here, or use processes."
+        )
     value: object = getattr(importlib.import_module(where), name)
     globals()[name] = value
     return value
+
+
+def _in_subinterpreter() -> bool:
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since Python 3.13, and before
+        try:
+            interpreters = __import__(name)
+        except ImportError:
+            continue
+        here, main = interpreters.get_current(), interpreters.get_main()
+        return bool(here != main)
+    return False
 
 
 def __dir__() -> list[str]:

@@ -106,7 +106,8 @@ class _Search:
             try:
                 self._dumps(value)
             except Exception as error:
-                wrong = error
+                # Without its frames, which refer to this search, which keeps it: that would be a circle.
+                wrong = error.with_traceback(None)
             self._tried[id(value)] = (value, wrong)
         return self._tried[id(value)][1]
 

@@ -10,9 +10,10 @@ use fanmap::{Error, ErrorKind, Job, Pending};
 
 use crate::{convert, wait};
 
-/// How long a worker may run job after job without letting other threads have the interpreter's lock: the interpreter's
-/// own switch interval, which only bytecode honours, and a job may be all C.
-const SWITCH_INTERVAL: Duration = Duration::from_millis(5);
+/// How long a worker may run job after job without asking whether another thread wants the interpreter's lock. Only bytecode
+/// asks, and a job may be all C. Much longer, and others wait longer than the interpreter's own switch interval (5 ms) makes
+/// them; shorter only costs time.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// A pool of Python threads.
 #[pyclass(frozen, weakref, module = "fanmap._native")]
@@ -135,20 +136,18 @@ impl Seat {
     /// Runs jobs on the calling thread until the pool closes.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let mut seat = self.take()?;
-        let mut attached_since = Instant::now();
+        // Detaching for a moment would not do: who waits for the lock is woken, finds it taken again, and starts its wait
+        // anew without ever asking for it. Bytecode that is asked waits until the other has had it.
+        let breathe = py.eval(c"lambda: None", None, None)?;
+        let mut breathed = Instant::now();
         loop {
-            let ready = if attached_since.elapsed() < SWITCH_INTERVAL {
-                seat.try_next_job()
-            } else {
-                None
-            };
-            let job = match ready {
+            if breathed.elapsed() >= BREATH {
+                breathe.call0()?;
+                breathed = Instant::now();
+            }
+            let job = match seat.try_next_job() {
                 Some(job) => Some(job),
-                None => {
-                    let job = py.detach(|| seat.next_job());
-                    attached_since = Instant::now();
-                    job
-                }
+                None => py.detach(|| seat.next_job()),
             };
             match job {
                 Some(job) => job.run(),
