@@ -84,8 +84,8 @@ test-rust: $(VENV)/.made ## the engine's tests, its doc tests and its examples
 
 # Its own target directory: the flag would otherwise rebuild everything at each change of word.
 test-loom: $(VENV)/.made ## the models of the lock-free algorithms
-	$(call say,loom models of the shared-memory algorithms)
-	@RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test -p fanmap-shm --release --lib
+	$(call say,loom models of the algorithms between processes and between threads)
+	@RUSTFLAGS="$(RUSTFLAGS) --cfg loom" CARGO_TARGET_DIR=$(TARGET)/loom cargo test -p fanmap-shm -p fanmap --release --lib
 
 # tests/test_examples.py runs the Python examples, tests/test_readme.py the code in the pages.
 test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, the examples, the pages' code

@@ -332,6 +332,35 @@ def test_what_could_not_be_sent_is_gone_with_its_future_or_map_and_needs_no_coll
             gc.enable()
 
 
+class Spoilt:
+    """Pickles, and fails where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return int, ("not a number",)
+
+
+def make_spoilt(_: Any = None) -> Spoilt:
+    return Spoilt()
+
+
+@each_process
+def test_what_cannot_be_unpickled_fails_its_own_task_with_the_cause(way: str) -> None:
+    with make(way) as pool:
+        given, made = pool.submit(type, Spoilt()), pool.submit(make_spoilt)
+        for future, what in ((given, "argument"), (made, "result")):
+            error = future.exception(LIMIT)
+            assert type(error) is fanmap.UndecodableError and isinstance(error, fanmap.BrokenProcessPool)
+            assert isinstance(error, pickle.UnpicklingError) and what in str(error) and "not a number" in str(error)
+            causes = [error]
+            while (cause := causes[-1].__cause__) is not None:
+                causes.append(cause)
+            assert type(causes[-1]) is ValueError and "not a number" in str(causes[1])
+        with pytest.raises(fanmap.UndecodableError, match="item 0") as caught:
+            list(pool.map(make_spoilt, [1]))
+        assert type(caught.value.__cause__) is ValueError
+        assert pool.submit(square, 3).result(LIMIT) == 9
+
+
 class Unready(Exception):
     pass
 

@@ -194,6 +194,26 @@ def test_maps_of_many_threads_keep_apart_and_in_order(way: str) -> None:
 
 
 @each
+def test_one_map_asked_by_many_gives_each_result_once_and_refuses_who_comes_at_the_same_time(way: str) -> None:
+    with MAKERS[way](2) as pool:
+        results = fanmap.map(abs, range(2000), executor=pool)
+        taken: list[list[int]] = [[] for _ in range(THREADS)]
+
+        def take(mine: list[int]) -> None:
+            while True:
+                try:
+                    mine.append(next(results))
+                except StopIteration:
+                    return
+                except ValueError as error:
+                    assert "already" in str(error)
+
+        together(*(lambda _, mine=mine: take(mine) for mine in taken))
+    assert all(mine == sorted(mine) for mine in taken)
+    assert sorted(itertools.chain(*taken)) == list(range(2000))
+
+
+@each
 def test_shutdown_races_with_maps(way: str) -> None:
     """A map is refused, or gives its results in order, and ends by its own or by being cancelled."""
     closing = threading.Semaphore(0)

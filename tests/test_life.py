@@ -363,3 +363,34 @@ def test_a_dropped_executor_finishes_its_work_and_frees_its_workers() -> None:
             futures = [make(1).submit(abs, -k) for k in range(4)]
             assert [f.result(60) for f in futures] == [0, 1, 2, 3]
     """)
+
+
+def test_a_dropped_executor_goes_on_replacing_its_workers() -> None:
+    good("""
+        import fanmap, os
+        pool = fanmap.ProcessPoolExecutor(1, max_tasks_per_child=1)
+        futures = [pool.submit(os.getpid) for _ in range(4)]
+        del pool
+        assert len({f.result(60) for f in futures}) == 4
+    """)
+
+
+def test_a_dropped_executor_ends_while_somebody_holds_its_results() -> None:
+    good("""
+        import fanmap
+        pool = fanmap.ThreadPoolExecutor(2)
+        results, threads = pool.map(abs, range(-5, 0)), list(pool._threads)
+        del pool
+        for thread in threads:
+            thread.join()
+        assert list(results) == [5, 4, 3, 2, 1]
+
+        pool = fanmap.ProcessPoolExecutor(2)
+        results, manager = pool.map(abs, range(-5, 0)), pool._executor_manager_thread
+        workers = list(pool._processes.values())
+        assert manager.is_alive() and workers
+        del pool
+        manager.join()
+        assert not manager.is_alive() and not any(worker.is_alive() for worker in workers)
+        assert list(results) == [5, 4, 3, 2, 1]
+    """)

@@ -14,6 +14,7 @@ from typing import Any
 
 import fanmap
 import pytest
+from _scripts import good
 
 LIMIT = 60
 WAYS = ["default", "spawn", "forkserver", "fork"]
@@ -354,3 +355,23 @@ def start_process(start: str, x: int) -> tuple[int, bool, int | None]:
 def test_a_task_may_start_a_process(way: str, start: str) -> None:
     with make(way, 1) as pool:
         assert pool.submit(start_process, start, 21).result(LIMIT) == (42, True, 0)
+
+
+def test_a_closed_pool_keeps_no_copy_of_the_resource_trackers_pipe() -> None:
+    """multiprocessing waits at exit, or when its tracker is stopped, until nobody holds the other end."""
+    good("""
+        import fanmap
+        from multiprocessing import get_context, resource_tracker
+        lock = get_context("spawn").Lock()
+        pools = [fanmap.ProcessPoolExecutor(1) for _ in range(3)]
+        for pool in pools:
+            assert pool.submit(abs, -1).result(60) == 1
+        pools[0].shutdown()
+        pools[1].shutdown(wait=False)
+        pools[2].terminate_workers()
+        for pool in pools[1:]:
+            pool._executor_manager_thread.join()
+        del lock
+        resource_tracker._resource_tracker._stop()
+        print("stopped")
+    """)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures.thread import BrokenThreadPool
 
     from ._default import shutdown
-    from ._errors import BrokenProcessPool, WorkerCrashed
+    from ._errors import BrokenProcessPool, UndecodableError, WorkerCrashed
     from ._future import Future
     from ._map import MapResult, map
     from ._processes import ProcessPoolExecutor
@@ -58,6 +58,7 @@ __all__ = [
     "RemoteError",
     "ThreadPoolExecutor",
     "TimeoutError",
+    "UndecodableError",
     "WorkerCrashed",
     "as_completed",
     "map",
@@ -82,6 +83,7 @@ _WHERE = {
     "RemoteError": "fanmap._remote",
     "ThreadPoolExecutor": "fanmap._threads",
     "TimeoutError": "builtins",
+    "UndecodableError": "fanmap._errors",
     "WorkerCrashed": "fanmap._errors",
     "as_completed": "concurrent.futures",
     "map": "fanmap._map",

@@ -67,7 +67,11 @@ def _walk(code: CodeType) -> Iterator[str]:
 
 
 class Sender:
-    """What one side remembers of what it sent by value."""
+    """What one side remembers of what it sent by value.
+
+    Any number of threads may use it at once: `versions` has a lock, `_definitions` is a cache whose entries are all
+    right, and is replaced as a whole; nothing else changes.
+    """
 
     def __init__(self, policy: Policy, reference: Callable[[Any], Any], *, to_parent: bool) -> None:
         self.policy = policy

@@ -50,9 +50,13 @@ def identity(cls: type) -> str:
     """The identity of a class, given now if it had none."""
     record = _by_id.get(id(cls))
     if record is None:
+        made = _Record(os.urandom(16).hex(), cls, received=False)
+        # To be found before anybody can send it.
+        _by_ident[made.ident] = made
         # setdefault is one step, so two threads that send a class at the same time agree.
-        record = _by_id.setdefault(id(cls), _Record(os.urandom(16).hex(), cls, received=False))
-        _by_ident[record.ident] = record
+        record = _by_id.setdefault(id(cls), made)
+        if record is not made:
+            del _by_ident[made.ident]
     return record.ident
 
 

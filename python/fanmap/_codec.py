@@ -53,7 +53,8 @@ def decode(data: bytes | bytearray | memoryview, buffers: Iterable[Any] | None =
 class Encoder:
     """Encodes what one process sends to others of one pool, or to its parent.
 
-    Any number of threads may use it at once.
+    Any number of threads may use it at once. Two fields change: `_sender` is made once, by one step that the first of
+    two threads wins, and has locks of its own where it needs them; `_items_by_value` is only ever set, and is a hint.
     """
 
     def __init__(self, policy: Policy = BY_VALUE, *, to_parent: bool = False) -> None:
@@ -119,11 +120,15 @@ class Encoder:
         return file.getvalue()
 
     def _by_value(self) -> Sender:
-        if self._sender is None:
+        sender = self._sender
+        if sender is None:
             from ._byvalue import Sender
 
-            self._sender = Sender(self._policy, self._reference, to_parent=self._to_parent)
-        return self._sender
+            # Two would number the same changes apart, so all threads must get the one that came first.
+            made = Sender(self._policy, self._reference, to_parent=self._to_parent)
+            sender = self.__dict__.setdefault("_made_sender", made)
+            self._sender = sender
+        return sender
 
     def _reference(self, obj: Any) -> Any:
         """How to name a function or class: the policy's answer, but for classes that came from the parent."""

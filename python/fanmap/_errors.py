@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from . import _outcome
-from ._remote import decode_exception, decode_refusal, remote_traceback
+from ._remote import decode_exception, decode_refusal, detach, remote_traceback
 
-__all__ = ["BrokenProcessPool", "WorkerCrashed", "broken_pool", "complete", "failure"]
+__all__ = [
+    "BrokenProcessPool",
+    "UndecodableError",
+    "WorkerCrashed",
+    "broken_pool",
+    "complete",
+    "failure",
+    "undecodable",
+]
 
 
 class WorkerCrashed(BrokenProcessPool):
@@ -33,6 +42,30 @@ class WorkerCrashed(BrokenProcessPool):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _crashed, (str(self), self.item, self.pid, self.exitcode)
+
+
+class UndecodableError(pickle.UnpicklingError, BrokenProcessPool):
+    """A task's arguments could not be unpickled in its worker, or its result not here. The pool lives on.
+
+    It is a `BrokenProcessPool`, for that is what the standard library's pool becomes then, and `except` clauses written
+    for it go on catching. Its `__cause__` says what went wrong and where.
+
+    >>> import fanmap
+    >>> class Strange:
+    ...     def __reduce__(self):
+    ...         return int, ("no number",)  # what is called when it is unpickled
+    >>> with fanmap.ProcessPoolExecutor() as pool:
+    ...     error = pool.submit(type, Strange()).exception()
+    >>> type(error).__name__, "no number" in str(error)
+    ('UndecodableError', True)
+    """
+
+
+def undecodable(what: str, error: BaseException) -> UndecodableError:
+    """The exception for a result that could not be unpickled here because of `error`."""
+    made = UndecodableError(f"{what} could not be unpickled: {type(error).__name__}: {error}")
+    made.__cause__ = error
+    return made
 
 
 def _crashed(message: str, item: int | None, pid: int, exitcode: int | None) -> WorkerCrashed:
@@ -86,7 +119,7 @@ def complete(future: Future[Any], kind: int, payload: Any, decode: Any) -> None:
         try:
             value = decode(payload)
         except BaseException as error:
-            future.set_exception(error)
+            future.set_exception(detach(undecodable("the task's result", error)))
         else:
             future.set_result(value)
     else:

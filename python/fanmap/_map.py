@@ -8,12 +8,17 @@ The order of things in `next`: the next result is handed out if it is there. Oth
 and so on until the window is full; only then does it wait. So a result is never withheld because the input is slow. An
 input that cannot be slow (a list, a range) is topped up before each result as well, so that workers never wait for the
 consumer.
+
+What threads share: one thread at a time may ask a `MapResult` for a result (`_turn`), and that thread alone touches
+its input, its counts and its lane. Any thread may close it meanwhile: `_closed` is only ever set, and the engine's
+side of a lane has locks of its own.
 """
 
 from __future__ import annotations
 
 import contextvars
 import operator
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
@@ -61,7 +66,7 @@ class Lane(Protocol):
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         """The exception for an outcome that is no value."""
 
-    def value(self, payload: Any) -> Any:
+    def value(self, payload: Any, index: int) -> Any:
         """The value of an outcome that is one."""
 
     def outstanding(self) -> int:
@@ -108,11 +113,22 @@ class MapResult(Iterator[T], Generic[T]):
         self._taken = 0
         self._input_error: BaseException | None = None
         self._closed = False
+        # Held by the thread that asks for a result.
+        self._turn = threading.Lock()
 
     def __iter__(self) -> MapResult[T]:
         return self
 
     def __next__(self) -> T:
+        if not self._turn.acquire(blocking=False):
+            # As a generator does: two threads could only get in each other's way.
+            raise ValueError("a result of this map is already being asked for")
+        try:
+            return self._next()
+        finally:
+            self._turn.release()
+
+    def _next(self) -> T:
         if self._closed:
             raise StopIteration
         self._closes_itself = True
@@ -133,7 +149,7 @@ class MapResult(Iterator[T], Generic[T]):
         kind, payload = outcome
         try:
             if kind == _outcome.VALUE:
-                value: T = self._lane.value(payload)
+                value: T = self._lane.value(payload, index)
                 return value
             failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
         except BaseException:
@@ -375,7 +391,7 @@ class _ThreadLane:
     def sent_all(self) -> None:
         self._executor = None
 
-    def value(self, payload: Any) -> Any:
+    def value(self, payload: Any, index: int) -> Any:
         return payload
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
@@ -415,8 +431,15 @@ class _ProcessLane:
     def sent_all(self) -> None:
         self._executor = None
 
-    def value(self, payload: Any) -> Any:
-        return self._decode(payload)
+    def value(self, payload: Any, index: int) -> Any:
+        try:
+            return self._decode(payload)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            from ._errors import undecodable
+
+            raise undecodable(f"the result of item {index}", error) from error
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if isinstance(payload, BaseException):
@@ -457,7 +480,7 @@ class _HereLane:
     def wait(self, timeout: float | None) -> tuple[int, Any] | None:
         return self.poll()
 
-    def value(self, payload: Any) -> Any:
+    def value(self, payload: Any, index: int) -> Any:
         return payload
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
@@ -510,7 +533,7 @@ class _ForeignLane:
         future = self._futures.popleft()
         return (_outcome.VALUE, future.result()) if error is None else (_outcome.RAISED, error)
 
-    def value(self, payload: Any) -> Any:
+    def value(self, payload: Any, index: int) -> Any:
         return payload
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:

@@ -3,6 +3,13 @@
 What goes to the engine is bytes: this encodes functions and arguments, and decodes results. Ends of submitted calls
 come back through `_native.Completions` to one thread of the pool's, which completes the futures; it is started with the
 first submit. Maps need neither futures nor that thread.
+
+What threads share: an executor and its engine belong to all. `_functions` (executor) and `_started`, `_completions`,
+`_thread`, `_released` (engine) are written under a lock of their owner's; `_started` and `_completions` are read
+without it, and go from None to their one value. `_closed` is only ever set. `_was_broken` is written before
+`_started` is taken away, and `_told_broken` may at worst be missed once, so that a failure is logged twice. A
+future's `_ticket` is set by the thread that submits and taken away by the one that completes; whoever finds it gone
+asks the future itself.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RemoteError",
+    "Undecodable",
     "decode_exception",
     "decode_refusal",
     "detach",
@@ -66,6 +67,19 @@ class RemoteError(Exception):
 
     def __str__(self) -> str:
         return f"{self.type_name}: {self.message} ({self.reason})"
+
+
+class Undecodable(Exception):
+    """Raised in a worker that could not unpickle what it was sent; at the parent it is `fanmap.UndecodableError`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _undecodable_error, self.args
+
+
+def _undecodable_error(message: str) -> BaseException:
+    from ._errors import UndecodableError
+
+    return UndecodableError(message)
 
 
 def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | None = None) -> bytes:

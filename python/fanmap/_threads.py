@@ -1,4 +1,10 @@
-"""`ThreadPoolExecutor`: the engine's queue, and Python's own threads."""
+"""`ThreadPoolExecutor`: the engine's queue, and Python's own threads.
+
+What threads share: an executor and its spawner belong to all. The engine's pool has a lock of its own; `_shutdown` is
+only ever set; the spawner's `threads` is replaced as a whole, under its lock; `_refusal` is written before `broken`,
+which goes from "" to its one value. A `_Call` belongs to the one thread that runs it, and a future's own condition
+guards it.
+"""
 
 from __future__ import annotations
 

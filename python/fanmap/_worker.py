@@ -178,8 +178,8 @@ class Handler:
         return known
 
 
-def _undecodable(what: str, error: BaseException) -> pickle.UnpicklingError:
-    return pickle.UnpicklingError(f"{what} could not be unpickled in the worker: {type(error).__name__}: {error}")
+def _undecodable(what: str, error: BaseException) -> _remote.Undecodable:
+    return _remote.Undecodable(f"{what} could not be unpickled in the worker: {type(error).__name__}: {error}")
 
 
 def _surround(told: dict[str, Any], fds: list[int]) -> None:

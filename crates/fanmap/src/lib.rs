@@ -22,34 +22,61 @@
 //! ```
 
 #![deny(unsafe_code)]
+// For loom only the queue is there, and its models are all that uses it.
+#![cfg_attr(loom, allow(dead_code, missing_docs, rustdoc::broken_intra_doc_links))]
 
+#[cfg(not(loom))]
 pub mod bytes;
+#[cfg(not(loom))]
 mod config;
+#[cfg(not(loom))]
 pub mod cpus;
 mod error;
+#[cfg(not(loom))]
 mod executor;
+#[cfg(not(loom))]
 pub mod future;
+#[cfg(not(loom))]
 pub mod map;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(not(loom))]
 mod outcome;
 mod queue;
+#[cfg(not(loom))]
 mod registry;
+#[cfg(not(loom))]
 mod supervisor;
+mod sync;
+#[cfg(not(loom))]
 mod task;
+#[cfg(not(loom))]
 mod transport;
+#[cfg(not(loom))]
 mod worker;
 
+#[cfg(not(loom))]
 pub use error::{Error, ErrorKind};
+#[cfg(not(loom))]
 pub use executor::{ProcessPool, ProcessPoolBuilder, Rejected, Seat, SpawnWith, ThreadPool, ThreadPoolBuilder, rest};
+#[cfg(not(loom))]
 pub use fanmap_shm::event::{Event, Wake};
+#[cfg(not(loom))]
 pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait};
+#[cfg(not(loom))]
 pub use map::{Map, map};
+#[cfg(not(loom))]
 pub use outcome::{Exit, Outcome, Panic, WorkerLost};
+#[cfg(not(loom))]
 pub use queue::{Joined, Pending};
+#[cfg(not(loom))]
 pub use registry::init;
+#[cfg(not(loom))]
 pub use task::{Job, Start};
 
 /// What the crate's macros expand to. Not for use by hand.
 #[doc(hidden)]
+#[cfg(not(loom))]
 pub mod __private {
     pub use crate::registry::{Entry, call};
     pub use inventory::submit;

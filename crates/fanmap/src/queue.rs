@@ -24,12 +24,10 @@
 //! - Who waits for the workers to end waits on an [`Event`] instead, since that wait must see signals.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use fanmap_shm::event::{Event, Wake};
-
 use crate::error::{Error, ErrorKind};
+use crate::sync::{Condvar, Event, Mutex, MutexGuard, Wake};
 
 /// What becomes of the tasks that have not started when an executor closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,7 +329,7 @@ impl<J> Queue<J> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

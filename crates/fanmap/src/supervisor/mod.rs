@@ -188,7 +188,11 @@ impl Pool {
         }
         let owed = std::mem::take(&mut state.owed);
         // Without a supervisor there is nothing to finish, and what would have started workers may end.
-        let unused = if state.supervised { None } else { state.start.take() };
+        let unused = if state.supervised {
+            None
+        } else {
+            Some((state.start.take(), std::mem::take(&mut state.setup)))
+        };
         drop(state);
         drop(unused);
         owed.into_iter().for_each(state::Owed::deliver);
@@ -558,21 +562,27 @@ impl Supervisor {
     /// Nothing is left to supervise: ends the launcher, then itself, unless something came up meanwhile.
     fn leave(&mut self) -> bool {
         drop(self.launcher.take());
-        let start = std::mem::replace(&mut self.start, Start::Forked(None));
-        // A pool that is not open never starts anything again; a template that was never used ends here.
-        let kept = matches!(self.lock().phase, Phase::Open).then_some(start);
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = Arc::clone(&self.shared);
+        let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock();
         if !state.queue.is_empty() {
-            if let Some(start) = kept {
-                self.start = start;
-            }
             return false;
         }
-        state.start = kept;
+        let start = std::mem::replace(&mut self.start, Start::Forked(None));
+        if matches!(state.phase, Phase::Open) {
+            state.start = Some(start);
+        } else {
+            // It never starts anything again. A template that was never used ends here; and among what new workers were
+            // told are copies of the program's own descriptors, whose ends somebody may be waiting for.
+            let setup = std::mem::take(&mut state.setup);
+            drop(state);
+            drop((start, setup));
+            state = lock();
+        }
         state.supervised = false;
         drop(state);
-        self.shared.ended.notify();
-        self.shared.turned.notify();
+        shared.ended.notify();
+        shared.turned.notify();
         true
     }
 

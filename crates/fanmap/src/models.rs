@@ -1,0 +1,145 @@
+//! Loom models of the queue between threads: every interleaving of a few steps.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test -p fanmap --lib --release`
+
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+
+use crate::queue::{Joined, Next, Offer, Pending, Place, Queue};
+
+/// What workers have published.
+#[derive(Default)]
+struct Outcomes(Mutex<Vec<u32>>, Condvar);
+
+impl Outcomes {
+    fn publish(&self, job: u32) {
+        self.0.lock().unwrap().push(job);
+        self.1.notify_all();
+    }
+
+    fn wait_for(&self, job: u32) {
+        let mut published = self.0.lock().unwrap();
+        while !published.contains(&job) {
+            published = self.1.wait(published).unwrap();
+        }
+    }
+
+    fn sorted(&self) -> Vec<u32> {
+        let mut published = self.0.lock().unwrap().clone();
+        published.sort_unstable();
+        published
+    }
+}
+
+/// A worker as `Seat::run` is one: it rests before it publishes.
+fn work(queue: &Queue<u32>, outcomes: &Outcomes) {
+    let mut place = Place::Idle;
+    while let Next::Job(job) = queue.next(place) {
+        queue.rest();
+        outcomes.publish(job);
+        place = Place::Idle;
+        if let Some(job) = queue.try_next(place) {
+            outcomes.publish(job);
+            place = Place::Busy;
+        }
+    }
+}
+
+/// Offers a job, bringing the worker that is wanted.
+fn submit(queue: &Arc<Queue<u32>>, outcomes: &Arc<Outcomes>, job: u32) -> Option<thread::JoinHandle<()>> {
+    match queue.offer(job, true) {
+        Offer::Taken => None,
+        Offer::NeedsWorker(job, _) => {
+            let (queue2, outcomes2) = (Arc::clone(queue), Arc::clone(outcomes));
+            let worker = thread::spawn(move || work(&queue2, &outcomes2));
+            assert!(matches!(queue.offer(job, true), Offer::Taken), "its place is reserved");
+            Some(worker)
+        }
+        Offer::Refused(..) => panic!("the queue is open"),
+    }
+}
+
+fn end(queue: &Queue<u32>, workers: Vec<Option<thread::JoinHandle<()>>>) {
+    assert!(queue.close(Pending::Finish).is_empty());
+    assert!(matches!(queue.join(None), Joined::All));
+    workers.into_iter().flatten().for_each(|worker| worker.join().unwrap());
+}
+
+#[test]
+fn every_job_is_run_once_and_the_workers_end() {
+    loom::model(|| {
+        let (queue, outcomes) = (Arc::new(Queue::new(1, None)), Arc::default());
+        let workers = vec![submit(&queue, &outcomes, 1), submit(&queue, &outcomes, 2)];
+        end(&queue, workers);
+        assert_eq!(outcomes.sorted(), [1, 2]);
+    });
+}
+
+#[test]
+fn two_workers_share_the_jobs_and_no_wake_up_is_lost() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (queue, outcomes) = (Arc::new(Queue::new(2, None)), Arc::default());
+        let workers = vec![submit(&queue, &outcomes, 1), submit(&queue, &outcomes, 2)];
+        // Both are published although nobody closes the queue: neither waits for a wake-up that went elsewhere.
+        outcomes.wait_for(1);
+        outcomes.wait_for(2);
+        end(&queue, workers);
+        assert_eq!(outcomes.sorted(), [1, 2]);
+    });
+}
+
+#[test]
+fn who_has_an_outcome_finds_its_worker_idle() {
+    loom::model(|| {
+        let (queue, outcomes) = (Arc::new(Queue::new(2, None)), Arc::default());
+        let first = submit(&queue, &outcomes, 1);
+        outcomes.wait_for(1);
+        let second = submit(&queue, &outcomes, 2);
+        assert!(second.is_none(), "no other worker is wanted");
+        end(&queue, vec![first]);
+        assert_eq!(outcomes.sorted(), [1, 2]);
+    });
+}
+
+#[test]
+fn a_worker_that_is_lost_leaves_no_job_behind() {
+    loom::model(|| {
+        let queue = Arc::new(Queue::new(1, None));
+        assert!(matches!(queue.offer(1, true), Offer::NeedsWorker(..)));
+        let lost = {
+            let queue = Arc::clone(&queue);
+            // Its thread could not be brought.
+            thread::spawn(move || Vec::from(queue.leave(Place::Idle)))
+        };
+        let handed_back = match queue.offer(1, false) {
+            Offer::Taken => None,
+            Offer::Refused(job, _) | Offer::NeedsWorker(job, _) => Some(job),
+        };
+        let orphans = lost.join().unwrap();
+        assert_eq!(handed_back.is_some(), orphans.is_empty());
+        assert_eq!((queue.workers(), queue.len()), (0, 0));
+    });
+}
+
+#[test]
+fn closing_races_with_offering_and_each_job_is_run_or_refused() {
+    loom::model(|| {
+        let (queue, outcomes) = (Arc::new(Queue::new(1, None)), Arc::<Outcomes>::default());
+        let worker = submit(&queue, &outcomes, 1);
+        let closing = {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || Vec::from(queue.close(Pending::Cancel)))
+        };
+        let refused = matches!(queue.offer(2, true), Offer::Refused(..));
+        let cancelled = closing.join().unwrap();
+        assert!(matches!(queue.join(None), Joined::All));
+        worker.into_iter().for_each(|worker| worker.join().unwrap());
+        let mut all = outcomes.sorted();
+        all.extend(cancelled);
+        all.extend(refused.then_some(2));
+        all.sort_unstable();
+        assert_eq!(all, [1, 2]);
+    });
+}

@@ -1,0 +1,53 @@
+//! What the queue waits with: the standard library's lock and the engine's event, or loom's when a model is being checked.
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+
+#[cfg(not(loom))]
+pub(crate) use fanmap_shm::event::{Event, Wake};
+
+#[cfg(loom)]
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+
+#[cfg(loom)]
+pub(crate) use self::model::{Event, Wake};
+
+/// `fanmap_shm::event` as loom can follow it: the same promises over a lock, without signals and deadlines.
+#[cfg(loom)]
+mod model {
+    use std::time::Instant;
+
+    use loom::sync::{Condvar, Mutex};
+
+    #[expect(dead_code, reason = "a model has no clock and no signals")]
+    pub(crate) enum Wake {
+        Notified,
+        TimedOut,
+        Interrupted,
+    }
+
+    pub(crate) struct Event(Mutex<u32>, Condvar);
+
+    impl Event {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(0), Condvar::new())
+        }
+
+        pub(crate) fn epoch(&self) -> u32 {
+            *self.0.lock().expect("nothing panics under this lock")
+        }
+
+        pub(crate) fn wait(&self, epoch: u32, _never: Option<Instant>) -> Wake {
+            let mut now = self.0.lock().expect("nothing panics under this lock");
+            while *now == epoch {
+                now = self.1.wait(now).expect("nothing panics under this lock");
+            }
+            Wake::Notified
+        }
+
+        pub(crate) fn notify(&self) {
+            *self.0.lock().expect("nothing panics under this lock") += 1;
+            self.1.notify_all();
+        }
+    }
+}
