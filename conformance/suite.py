@@ -61,7 +61,7 @@ def is_chosen(case, default):
 
     The standard library's pool of interpreters, which fanmap hands on as it is, is not judged.
     """
-    if "InterpreterPool" in case.id():
+    if "InterpreterPool" in case.id() or ".test_interpreter_pool." in case.id():
         return False
     return not default or STANDS_FOR_DEFAULT in case.id() or case.id().endswith("ResourcesTest.test_spawn")
 
