@@ -375,3 +375,21 @@ def test_a_closed_pool_keeps_no_copy_of_the_resource_trackers_pipe() -> None:
         resource_tracker._resource_tracker._stop()
         print("stopped")
     """)
+
+
+def test_a_forked_worker_winds_up_although_the_parent_has_children_of_its_own() -> None:
+    """What a worker put into a queue arrives, also when it could not get ready."""
+    good("""
+        import fanmap, logging, multiprocessing
+        logging.getLogger("concurrent.futures").disabled = True
+        def put_and_fail(queue):
+            queue.put("it was here")
+            raise ValueError
+        context = multiprocessing.get_context("fork")
+        with context.Manager() as manager:
+            queue = context.Queue()
+            with fanmap.ProcessPoolExecutor(1, context, put_and_fail, (queue,)) as pool:
+                assert isinstance(pool.submit(abs, -1).exception(60), fanmap.BrokenProcessPool)
+                assert queue.get(timeout=60) == "it was here"
+            assert manager.list([1])[0] == 1
+    """)

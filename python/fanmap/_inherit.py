@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-__all__ = ["Inherited", "Inheriting", "tell", "told"]
+__all__ = ["Inherited", "Inheriting", "leave_to_parent", "tell", "told"]
 
 # In a worker: the descriptors that came with the invitation.
 _came: list[int] = []
@@ -80,6 +80,20 @@ def told(fds: list[int]) -> dict[str, Any] | None:
             fds.append(fd)
     here = process.current_process()
     return {"authkey": bytes(here.authkey), "parent": (here.name, os.getpid()), "tracker": place}
+
+
+def leave_to_parent() -> None:
+    """In a child that the user's program forked for us: multiprocessing's children and finalizers are the parent's.
+
+    What multiprocessing does in the processes that it forks itself.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None:
+        process._children = set()
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._finalizer_registry.clear()
+        util._run_after_forkers()
 
 
 def tell(facts: dict[str, Any], fds: list[int]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from . import _native, _place, _worker
+from . import _inherit, _native, _place, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None
         # The parent's to run, not ours.
         atexit._clear()
         _place.template = True
+        _inherit.leave_to_parent()
         template = _native.Template.over(fd, parent)
         _serve(template, None if initializer is None else (initializer, initargs))
         code = 0
