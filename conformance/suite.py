@@ -72,7 +72,7 @@ def read_left_out(path):
     with open(path, encoding="utf-8") as file:
         for line in file:
             if line.strip() and not line.startswith("#"):
-                pattern, reason = line.split(None, 1)
+                pattern, _, reason = line.split(None, 2)
                 left_out[pattern] = reason.strip()
     return left_out
 

@@ -89,7 +89,7 @@ def leave_to_parent() -> None:
     """
     process = sys.modules.get("multiprocessing.process")
     if process is not None:
-        process._children = set()
+        process._children = set()  # type: ignore[attr-defined]
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util._finalizer_registry.clear()
