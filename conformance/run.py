@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from left_out import left_out, version_of
 from pythons import Python, find, look_at, suite_for
 
 HERE = Path(__file__).parent
@@ -132,23 +133,10 @@ def judge(environment: Environment, options: argparse.Namespace, used: set[str])
 
 def check_lines(used: set[str], suites: list[Path]) -> bool:
     """Whether each line of `left_out.txt` fits a case, as far as it speaks of suites that were run."""
-    newest = max(version_of(suite) for suite in suites)
-    unused = []
-    with open(LEFT_OUT, encoding="utf-8") as file:
-        for line in file:
-            if line.strip() and not line.startswith("#"):
-                pattern, since, _ = line.split(None, 2)
-                if pattern not in used and tuple(map(int, since.split("."))) <= newest:
-                    unused.append(pattern)
-    for pattern in unused:
+    meant = {pattern for suite in suites for pattern in left_out(LEFT_OUT, version_of(suite))}
+    for pattern in sorted(meant - used):
         print(f"conformance: left_out.txt: no case is called {pattern}")
-    return not unused
-
-
-def version_of(suite: Path) -> tuple[int, ...]:
-    """The Python that a suite was made for, by the folder of the library that it lies in."""
-    (folder,) = (part for part in suite.parts if part.startswith("python3."))
-    return tuple(map(int, folder.removeprefix("python").split(".")))
+    return meant <= used
 
 
 def call(*command: object, env: dict[str, str] | None = None) -> None:

@@ -14,6 +14,7 @@ import argparse
 import faulthandler
 import fnmatch
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -21,7 +22,9 @@ import sys
 import tempfile
 import time
 import unittest
+from pathlib import Path
 
+from left_out import left_out, version_of
 from test import support
 from test.support import script_helper
 
@@ -64,17 +67,6 @@ def is_chosen(case, default):
     if "InterpreterPool" in case.id() or ".test_interpreter_pool." in case.id():
         return False
     return not default or STANDS_FOR_DEFAULT in case.id() or case.id().endswith("ResourcesTest.test_spawn")
-
-
-def read_left_out(path):
-    """The patterns of the cases that are left out here, each with its reason."""
-    left_out = {}
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip() and not line.startswith("#"):
-                pattern, _, reason = line.split(None, 2)
-                left_out[pattern] = reason.strip()
-    return left_out
 
 
 class Result(unittest.TextTestResult):
@@ -136,6 +128,13 @@ def lend_names():
     if not hasattr(support, "Py_GIL_DISABLED"):
         support.Py_GIL_DISABLED = False
         support.requires_gil_enabled = lambda reason: lambda case: case
+    check, skip = support.check_sanitizer, support.skip_if_sanitizer
+    if "thread" not in inspect.signature(check).parameters:
+        # An interpreter that was built to look for races between threads would know the word.
+        support.check_sanitizer = lambda *, thread=False, **others: bool(others) and check(**others)
+        support.skip_if_sanitizer = lambda reason=None, *, thread=False, **others: (
+            skip(reason, **others) if others else lambda case: case
+        )
     if not hasattr(os, "process_cpu_count"):
         os.process_cpu_count = lambda: len(os.sched_getaffinity(0))
 
@@ -163,7 +162,7 @@ def main():
         raise SystemExit("fanmap is not in the place of concurrent.futures: this is no environment of run.py's")
     watch_scripts(proofs)
 
-    left_out = read_left_out(options.left_out)
+    patterns = left_out(Path(options.left_out), version_of(Path(importlib.import_module(SUITE).__file__)))
     loader = unittest.TestLoader()
     chosen = unittest.TestSuite()
     names, told = {}, {}
@@ -173,10 +172,10 @@ def main():
             name = name_of(case, options.default)
             if not is_chosen(case, options.default) or not fnmatch.fnmatchcase(name, options.only):
                 continue
-            hits = [pattern for pattern in left_out if fnmatch.fnmatchcase(name, pattern)]
+            hits = [pattern for pattern in patterns if fnmatch.fnmatchcase(name, pattern)]
             used.update(hits)
             if hits and not options.also_left_out:
-                told[name] = {"end": "left out", "why": left_out[hits[0]], "seconds": 0.0}
+                told[name] = {"end": "left out", "why": patterns[hits[0]], "seconds": 0.0}
             else:
                 names[case.id()] = name
                 chosen.addTest(case)
