@@ -16,7 +16,6 @@ made without the `mp_context` that the caller names, which is how most users mak
 
 import contextlib
 import functools
-import importlib.machinery
 import importlib.util
 import json
 import os
@@ -58,11 +57,32 @@ class Borrow:
     def find_spec(self, name, path=None, target=None):
         if name != SUITE:
             return None
+        lend_names()
         package = os.path.isdir(self._place)
         file = os.path.join(self._place, "__init__.py") if package else self._place
         return importlib.util.spec_from_file_location(
             name, file, submodule_search_locations=[self._place] if package else None
         )
+
+
+def lend_names():
+    """What a suite of a newer Python asks of the one that it runs on."""
+    import inspect
+
+    from test import support
+
+    if not hasattr(support, "Py_GIL_DISABLED"):
+        support.Py_GIL_DISABLED = False
+        support.requires_gil_enabled = lambda reason: lambda case: case
+    check, skip = support.check_sanitizer, support.skip_if_sanitizer
+    if "thread" not in inspect.signature(check).parameters:
+        # An interpreter that was built to look for races between threads would know the word.
+        support.check_sanitizer = lambda *, thread=False, **others: bool(others) and check(**others)
+        support.skip_if_sanitizer = lambda reason=None, *, thread=False, **others: (
+            skip(reason, **others) if others else lambda case: case
+        )
+    if not hasattr(os, "process_cpu_count"):
+        os.process_cpu_count = lambda: len(os.sched_getaffinity(0))
 
 
 def substitute(package):

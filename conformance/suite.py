@@ -14,7 +14,6 @@ import argparse
 import faulthandler
 import fnmatch
 import importlib
-import inspect
 import json
 import os
 import pkgutil
@@ -22,6 +21,7 @@ import sys
 import tempfile
 import time
 import unittest
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from left_out import left_out, version_of
@@ -123,20 +123,23 @@ def watch_scripts(proofs):
     script_helper.run_python_until_end = run_and_look
 
 
-def lend_names():
-    """What a suite of a newer Python asks of the one that it runs on."""
-    if not hasattr(support, "Py_GIL_DISABLED"):
-        support.Py_GIL_DISABLED = False
-        support.requires_gil_enabled = lambda reason: lambda case: case
-    check, skip = support.check_sanitizer, support.skip_if_sanitizer
-    if "thread" not in inspect.signature(check).parameters:
-        # An interpreter that was built to look for races between threads would know the word.
-        support.check_sanitizer = lambda *, thread=False, **others: bool(others) and check(**others)
-        support.skip_if_sanitizer = lambda reason=None, *, thread=False, **others: (
-            skip(reason, **others) if others else lambda case: case
-        )
-    if not hasattr(os, "process_cpu_count"):
-        os.process_cpu_count = lambda: len(os.sched_getaffinity(0))
+def lend_exit_code():
+    """Have the resource tracker keep how its process ended, as it does since Python 3.13."""
+    tracker = resource_tracker._resource_tracker
+    if hasattr(tracker, "_exitcode"):
+        return
+    stop, waitpid = tracker._stop, os.waitpid
+
+    def keep(pid, options):
+        ended, status = waitpid(pid, options)
+        tracker._exitcode = os.waitstatus_to_exitcode(status)
+        return ended, status
+
+    def stop_and_keep():
+        with support.swap_attr(os, "waitpid", keep):
+            stop()
+
+    tracker._stop = stop_and_keep
 
 
 def main():
@@ -149,7 +152,6 @@ def main():
     parser.add_argument("--also-left-out", action="store_true")
     options = parser.parse_args()
 
-    lend_names()
     proofs = tempfile.mkdtemp(prefix="fanmap-proofs-")
     os.environ["FANMAP_CONFORMANCE_PROOFS"] = proofs
     if options.default:
@@ -161,6 +163,7 @@ def main():
     if concurrent.futures.ProcessPoolExecutor is not fanmap.ProcessPoolExecutor or not os.listdir(proofs):
         raise SystemExit("fanmap is not in the place of concurrent.futures: this is no environment of run.py's")
     watch_scripts(proofs)
+    lend_exit_code()
 
     patterns = left_out(Path(options.left_out), version_of(Path(importlib.import_module(SUITE).__file__)))
     loader = unittest.TestLoader()

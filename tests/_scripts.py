@@ -71,12 +71,16 @@ def gone(pids: set[int]) -> bool:
     return True
 
 
+# Since 3.12 Python warns of any fork while there are threads. Programs here fork on purpose.
+QUIET_FORKS = ("-W", "ignore:This process:DeprecationWarning")
+
+
 @contextmanager
 def started(code: str, *args: str, command: tuple[str, ...] | None = None) -> Iterator[subprocess.Popen[str]]:
     """A program under way: `python -c code args`, or another command line of Python's."""
     line = (*command, *args) if command else ("-c", textwrap.dedent(code), *args)
     program = subprocess.Popen(
-        [sys.executable, *line],
+        [sys.executable, *QUIET_FORKS, *line],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
