@@ -152,7 +152,7 @@ def main():
     parser.add_argument("--also-left-out", action="store_true")
     options = parser.parse_args()
 
-    proofs = tempfile.mkdtemp(prefix="fanmap-proofs-")
+    proofs = tempfile.mkdtemp(prefix="proofs-", dir=os.path.dirname(options.result))
     os.environ["FANMAP_CONFORMANCE_PROOFS"] = proofs
     if options.default:
         os.environ["FANMAP_CONFORMANCE_NO_CONTEXT"] = "1"

@@ -88,7 +88,9 @@ def test_a_sub_interpreter_is_told_that_it_cannot_have_it() -> None:
             import _xxsubinterpreters
             _xxsubinterpreters.run_string(_xxsubinterpreters.create(), code)
         else:
-            assert _interpreters.exec(_interpreters.create(), code) is None
+            other = _interpreters.create()
+            assert _interpreters.exec(other, code) is None
+            _interpreters.destroy(other)
         import fanmap
         with fanmap.ThreadPoolExecutor(1) as pool:
             assert pool.submit(abs, -1).result() == 1
