@@ -1,14 +1,13 @@
 """What programs reach for behind the standard library's executors, and the engine has in another form.
 
+The engine knows its workers by handles that can never come to mean another process, as a number can.
+
 `_processes`, `_work_queue`, `_call_queue` and `_executor_manager_thread` are private there, and used all the same: to
 kill the workers, to look how much waits, to wait until nothing is left. Each class here has those methods alone.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -18,6 +17,8 @@ __all__ = ["CallQueue", "Manager", "WorkQueue", "Worker", "Workers"]
 class _Engine(Protocol):
     def workers(self, *, wait: bool) -> list[int]: ...
     def has_worker(self, pid: int) -> bool: ...
+    def signal_worker(self, pid: int, *, kill: bool) -> None: ...
+    def await_worker(self, pid: int, timeout: float | None) -> None: ...
     def join(self, timeout: float | None = None) -> bool: ...
     def is_finished(self) -> bool: ...
 
@@ -35,34 +36,18 @@ class Worker:
 
     def terminate(self) -> None:
         """End it by SIGTERM."""
-        self._signal(signal.SIGTERM)
+        self._engine.signal_worker(self.pid, kill=False)
 
     def kill(self) -> None:
         """End it by SIGKILL."""
-        self._signal(signal.SIGKILL)
+        self._engine.signal_worker(self.pid, kill=True)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, for `timeout` seconds at most."""
-        try:
-            descriptor = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        try:
-            # Asked after it was opened: a number that was used again would mean somebody else.
-            if self.is_alive():
-                poll = select.poll()
-                poll.register(descriptor, select.POLLIN)
-                poll.poll(None if timeout is None else max(0.0, timeout) * 1000)
-        finally:
-            os.close(descriptor)
+        self._engine.await_worker(self.pid, timeout)
 
     def __repr__(self) -> str:
         return f"<Worker pid={self.pid}{'' if self.is_alive() else ' ended'}>"
-
-    def _signal(self, number: int) -> None:
-        # Only a process that the engine still has: the number of another would mean somebody else.
-        if self.is_alive():
-            os.kill(self.pid, number)
 
 
 class Workers(Mapping[int, Worker]):

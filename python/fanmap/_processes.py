@@ -357,6 +357,16 @@ class _Engine:
         started = self._started
         return started is not None and started.pool.has_worker(pid)
 
+    def signal_worker(self, pid: int, *, kill: bool) -> None:
+        started = self._started
+        if started is not None:
+            started.pool.signal_worker(pid, kill)
+
+    def await_worker(self, pid: int, timeout: float | None) -> None:
+        started = self._started
+        if started is not None:
+            started.pool.await_worker(pid, timeout)
+
     def is_started(self) -> bool:
         """Whether the pool was ever used."""
         return self._released or self._started is not None

@@ -219,6 +219,18 @@ impl ProcessPool {
         Ok(self.pool.workers())
     }
 
+    /// Ends a worker; false if this process is none.
+    fn signal_worker(&self, pid: u32, kill: bool) -> bool {
+        self.pool.signal_worker(pid, kill)
+    }
+
+    /// Waits until this process is no worker any more; false if `timeout` seconds passed first.
+    #[pyo3(signature = (pid, timeout=None))]
+    fn await_worker(&self, py: Python<'_>, pid: u32, timeout: Option<f64>) -> PyResult<bool> {
+        let deadline = wait::deadline(timeout)?;
+        wait::join(py, || self.pool.await_worker(pid, deadline))
+    }
+
     /// Whether this process is a worker of the pool that has not ended.
     fn has_worker(&self, pid: u32) -> bool {
         self.pool.has_worker(pid)

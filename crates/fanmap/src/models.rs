@@ -35,9 +35,9 @@ impl Outcomes {
 fn work(queue: &Queue<u32>, outcomes: &Outcomes) {
     let mut place = Place::Idle;
     while let Next::Job(job) = queue.next(place) {
-        queue.rest();
+        let rests = queue.rest();
         outcomes.publish(job);
-        place = Place::Idle;
+        place = if rests { Place::Idle } else { Place::Busy };
         if let Some(job) = queue.try_next(place) {
             outcomes.publish(job);
             place = Place::Busy;

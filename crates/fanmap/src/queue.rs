@@ -27,7 +27,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::sync::{Condvar, Event, Mutex, MutexGuard, Wake};
+use crate::sync::{AtomicBool, Condvar, Event, Mutex, MutexGuard, Ordering, Wake};
 
 /// What becomes of the tasks that have not started when an executor closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,8 @@ pub(crate) struct Queue<J> {
     work: Condvar,
     ended: Event,
     max_workers: usize,
+    /// Whether there are as many workers as there may be, as a hint that needs no lock. Written under it.
+    full: AtomicBool,
     idle_time: Option<Duration>,
 }
 
@@ -124,6 +126,7 @@ impl<J> Queue<J> {
             work: Condvar::new(),
             ended: Event::new(),
             max_workers,
+            full: AtomicBool::new(false),
             idle_time,
         }
     }
@@ -148,6 +151,7 @@ impl<J> Queue<J> {
             state.reserved += 1;
             state.workers += 1;
             state.idle += 1;
+            self.full.store(state.workers == self.max_workers, Ordering::Relaxed);
             return Offer::NeedsWorker(job, index);
         }
         if state.workers == 0 {
@@ -202,7 +206,7 @@ impl<J> Queue<J> {
             state.waking = false;
         }
         state.idle -= 1;
-        state.workers -= 1;
+        self.lose_worker(&mut state);
         self.unlock_and_tell(state);
         Next::End
     }
@@ -217,9 +221,14 @@ impl<J> Queue<J> {
         Some(job)
     }
 
-    /// A busy place is idle from now on: its worker promises to do nothing but come back for the next job.
-    pub(crate) fn rest(&self) {
+    /// A busy place is idle from now on: its worker promises to do nothing but come back for the next job. False if it
+    /// stays busy, since no other worker could be started anyway.
+    pub(crate) fn rest(&self) -> bool {
+        if self.full.load(Ordering::Relaxed) {
+            return false;
+        }
         self.lock().idle += 1;
+        true
     }
 
     /// Gives up a place without [`Next::End`]: its worker never came, or was lost.
@@ -231,7 +240,7 @@ impl<J> Queue<J> {
         if place == Place::Idle {
             state.idle -= 1;
         }
-        state.workers -= 1;
+        self.lose_worker(&mut state);
         let orphans = if state.workers == 0 {
             std::mem::take(&mut state.jobs)
         } else {
@@ -316,6 +325,11 @@ impl<J> Queue<J> {
         }
     }
 
+    fn lose_worker(&self, state: &mut State<J>) {
+        state.workers -= 1;
+        self.full.store(false, Ordering::Relaxed);
+    }
+
     fn unlock_and_tell(&self, state: MutexGuard<'_, State<J>>) {
         let none_left = state.workers == 0;
         drop(state);
@@ -362,17 +376,18 @@ mod tests {
         assert!(wants_worker(queue.offer('a', true)));
         assert!(taken(queue.offer('a', true)));
         assert!(matches!(queue.next(Place::Idle), Next::Job('a')));
-        queue.rest();
+        assert!(queue.rest());
         assert!(
             taken(queue.offer('b', true)),
             "it counts as idle, so no other is wanted"
         );
         assert_eq!(queue.try_next(Place::Idle), Some('b'));
-        queue.rest();
+        assert!(queue.rest());
         assert_eq!(queue.try_next(Place::Idle), None);
         assert!(taken(queue.offer('c', true)), "it is idle still");
         assert!(matches!(queue.next(Place::Idle), Next::Job('c')));
         assert!(wants_worker(queue.offer('d', true)), "now it is busy");
+        assert!(!queue.rest(), "no other could be started");
     }
 
     #[test]

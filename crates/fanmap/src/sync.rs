@@ -1,13 +1,19 @@
 //! What the queue waits with: the standard library's lock and the engine's event, or loom's when a model is being checked.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 #[cfg(not(loom))]
 pub(crate) use fanmap_shm::event::{Event, Wake};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{
+    Condvar, Mutex, MutexGuard,
+    atomic::{AtomicBool, Ordering},
+};
 
 #[cfg(loom)]
 pub(crate) use self::model::{Event, Wake};

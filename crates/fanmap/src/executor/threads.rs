@@ -399,8 +399,7 @@ struct Here {
 pub fn rest() {
     HERE.with_borrow_mut(|here| {
         if let Some(here) = here.as_mut().filter(|here| !here.rested) {
-            here.rested = true;
-            here.core.queue.rest();
+            here.rested = here.core.queue.rest();
         }
     });
 }

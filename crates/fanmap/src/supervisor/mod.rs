@@ -277,11 +277,40 @@ impl Pool {
     /// Waits until the workers that were asked for have been started, as far as they could be: then [`Pool::workers`] tells
     /// of all.
     pub fn await_starts(&self, deadline: Option<Instant>) -> Joined {
+        self.await_turn(deadline, || {
+            self.shared.lock().map_or(true, |state| state.are_all_started())
+        })
+    }
+
+    /// Ends the worker with this process id, by SIGKILL or (not `kill`) by SIGTERM, as a death of its own: its task is lost.
+    /// False if it is no worker.
+    pub fn signal_worker(&self, pid: u32, kill: bool) -> bool {
+        let Ok(state) = self.shared.lock() else {
+            return false;
+        };
+        let mut processes = state.seats.iter().filter_map(|seat| seat.process.as_ref());
+        let Some(process) = processes.find(|process| process.pid() == pid) else {
+            return false;
+        };
+        if kill {
+            process.kill();
+        } else {
+            process.terminate();
+        }
+        true
+    }
+
+    /// Waits until the process with this id is no worker any more.
+    pub fn await_worker(&self, pid: u32, deadline: Option<Instant>) -> Joined {
+        self.await_turn(deadline, || !self.has_worker(pid))
+    }
+
+    /// Waits until `done`, which can only come true by a turn of the supervisor's.
+    fn await_turn(&self, deadline: Option<Instant>, done: impl Fn() -> bool) -> Joined {
         loop {
             let epoch = self.shared.turned.epoch();
-            match self.shared.lock() {
-                Ok(state) if !state.are_all_started() => {}
-                _ => return Joined::All,
+            if done() {
+                return Joined::All;
             }
             match self.shared.turned.wait(epoch, deadline) {
                 Wake::Notified => {}
