@@ -27,15 +27,10 @@ class Exits(Protocol):
 
 _live: weakref.WeakSet[Exits] = weakref.WeakSet()
 _exiting = False
-_registered = False
 
 
 def at_exit(pool: Exits) -> None:
     """Have `pool.finish_at_exit()` called at exit, if it is still there."""
-    global _registered
-    if not _registered:
-        _registered = True
-        threading._register_atexit(_run)  # type: ignore[attr-defined]
     _live.add(pool)
 
 
@@ -59,3 +54,9 @@ def _forked() -> None:
 
 
 os.register_at_fork(after_in_child=_forked)
+# At import, as the standard library does: what a program registers after it runs before pools are waited for.
+try:
+    threading._register_atexit(_run)  # type: ignore[attr-defined]
+except RuntimeError:
+    # The main thread has ended already, so that nothing would be waited for.
+    _exiting = True

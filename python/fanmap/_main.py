@@ -50,8 +50,10 @@ def namespace() -> dict[str, Any]:
     return sys.modules[MAIN].__dict__
 
 
-def install() -> dict[str, Any]:
+def install(package: str | None = None) -> dict[str, Any]:
     """Put an empty `__main__` in place, so that a worker's own start-up script shares no name with the user's.
+
+    `package` is what the user's is relative to (`python -m package.module`).
 
     Called once by a worker that is to receive `__main__` by value, before it decodes anything.
     """
@@ -59,6 +61,8 @@ def install() -> dict[str, Any]:
     # Absent rather than None, so that the user's own docstring is set when a function mentions it.
     del module.__dict__["__doc__"]
     module.__dict__["__builtins__"] = builtins
+    if package:
+        module.__dict__["__package__"] = package
     sys.modules[MAIN] = module
     return module.__dict__
 

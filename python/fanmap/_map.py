@@ -109,6 +109,7 @@ class MapResult(Iterator[T], Generic[T]):
         self._at_end = at_end
         # Whether dropping the iterator cancels the rest, even if nothing was asked of it.
         self._closes_itself = closes_itself
+        self._of_executor = not closes_itself
         self._sent = 0
         self._taken = 0
         self._input_error: BaseException | None = None
@@ -159,6 +160,9 @@ class MapResult(Iterator[T], Generic[T]):
             del outcome, payload
         self._end()
         try:
+            if isinstance(failed, StopIteration) and self._of_executor:
+                # An executor's map is a generator in the standard library, where this is no silent end.
+                raise RuntimeError("generator raised StopIteration") from failed
             raise failed
         finally:
             # The traceback refers to this frame, which must not refer to the exception: that would be a cycle.
@@ -222,7 +226,8 @@ class MapResult(Iterator[T], Generic[T]):
             count = None if count is None else count - 1
         if self._input_error is not None:
             error, self._input_error = self._input_error, None
-            self._end()
+            # What was submitted before it runs on, though nobody will have the results.
+            self._closed = True
             raise error
 
     def _end(self, *, interrupted: bool = False) -> None:
@@ -360,7 +365,8 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star
 def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
     """A lane to an executor's processes."""
     function = executor._function(fn, b"*" if star else b"1")
-    run = _native.MapRun.over_processes(executor._native_pool(), function, window)
+    # Tasks under way hold the engine's keeper, so that at exit there is something to finish even if all else was dropped.
+    run = _native.MapRun.over_processes(executor._native_pool(), function, window, executor._engine)
     return _ProcessLane(run, executor, executor._encoder)
 
 

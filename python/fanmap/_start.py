@@ -52,6 +52,7 @@ class Start:
         fds: list[int] = []
         told: dict[str, Any] = {
             "main": self.main,
+            "package": getattr(sys.modules.get("__main__"), "__package__", None),
             "cwd": _cwd(),
             "environ": dict(os.environ),
             "path": list(sys.path),

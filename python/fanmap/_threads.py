@@ -156,7 +156,11 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         try:
             self._pool.execute(call)
         except RuntimeError:
-            # Closed or broken since the look above, which says it in the standard library's words.
+            if self._spawner.broken:
+                # Since the look above: the initializer of a thread started for this very call may have failed.
+                call.fail(self._spawner.broken)
+                return
+            # Closed since then; this says it in the standard library's words.
             self._check_open()
             raise
 

@@ -202,7 +202,7 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
     if told["multiprocessing"] is not None:
         _inherit.tell(told["multiprocessing"], fds)
     if told["main"] == "by value":
-        _main.install()
+        _main.install(told["package"])
     elif told["main"] == "imported":
         import multiprocessing.spawn
 

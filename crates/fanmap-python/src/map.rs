@@ -79,6 +79,7 @@ enum Workers {
     Processes {
         pool: Py<ProcessPool>,
         function: Arc<bytes::Function>,
+        keeper: Arc<Py<PyAny>>,
         /// The tasks that may not have ended.
         tickets: Mutex<VecDeque<bytes::Ticket>>,
     },
@@ -106,13 +107,14 @@ impl MapRun {
         Self::new(kind, workers, window)
     }
 
-    /// A map of `function` over processes.
+    /// A map of `function` over processes. Each task holds `keeper` until it has ended.
     #[staticmethod]
-    fn over_processes(pool: Py<ProcessPool>, function: &Function, window: Option<usize>) -> Self {
+    fn over_processes(pool: Py<ProcessPool>, function: &Function, window: Option<usize>, keeper: Py<PyAny>) -> Self {
         let workers = pool.get().pool().max_workers();
         let kind = Workers::Processes {
             pool,
             function: Arc::clone(&function.function),
+            keeper: Arc::new(keeper),
             tickets: Mutex::default(),
         };
         Self::new(kind, workers, window)
@@ -164,6 +166,7 @@ impl MapRun {
             Workers::Processes {
                 pool,
                 function,
+                keeper,
                 tickets,
             } => {
                 let argument = item.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes().to_vec();
@@ -174,6 +177,7 @@ impl MapRun {
                     size,
                     shared: Arc::clone(&self.shared),
                     function: Arc::clone(function),
+                    _keeper: Arc::clone(keeper),
                 });
                 match pool.get().pool().submit(function, argument, sink, index) {
                     Ok(ticket) => {
@@ -397,6 +401,8 @@ struct PutEnd {
     size: usize,
     shared: Arc<Shared>,
     function: Arc<bytes::Function>,
+    /// Dropped, perhaps as the last one, where the interpreter is not at hand: PyO3 then lets go of it later.
+    _keeper: Arc<Py<PyAny>>,
 }
 
 impl Sink for PutEnd {

@@ -73,7 +73,7 @@ impl ThreadPool {
                     spawn
                         .call1(py, (seat,))
                         .map(drop)
-                        .map_err(|error| Error::new(ErrorKind::Os, format!("could not start a worker thread: {error}")))
+                        .map_err(|error| Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}")))
                 })
             }));
         if let Some(seconds) = idle {
