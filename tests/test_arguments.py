@@ -28,6 +28,11 @@ def test_an_executor_refuses(make: Callable[..., Any], options: dict[str, Any], 
         make(**options)
 
 
+def test_a_fraction_of_a_thread_is_one_more() -> None:
+    with THREADS(max_workers=3 / 2) as pool:  # type: ignore[arg-type]
+        assert pool._max_workers == 2 and pool.submit(abs, -1).result() == 1
+
+
 def test_a_process_pool_refuses_what_is_no_context() -> None:
     with pytest.raises(TypeError, match=r"get_context\('spawn'\)"):
         PROCESSES(mp_context="spawn")  # type: ignore[arg-type]
@@ -55,7 +60,9 @@ def test_submit_and_map_refuse(make: Callable[..., Any]) -> None:
         for call in (pool.submit, pool.map):
             with pytest.raises(TypeError, match="callable"):
                 call(None, [1])
-        for name in ("chunksize", "buffersize"):
+        if make is THREADS:  # where it has no effect, as in the standard library
+            assert list(pool.map(abs, [-1], chunksize=0)) == [1]
+        for name in ("chunksize", "buffersize") if make is PROCESSES else ("buffersize",):
             for bad in (0, -1):
                 with pytest.raises(ValueError, match=name):
                     pool.map(abs, [1], **{name: bad})

@@ -29,6 +29,20 @@ def my_name() -> Iterator[None]:
     name.reset(token)
 
 
+def lower_precision(_: Any = None) -> int:
+    seen = decimal.getcontext().prec
+    decimal.getcontext().prec = 5
+    return seen
+
+
+def test_each_task_has_a_decimal_context_of_its_own() -> None:
+    before = decimal.getcontext().prec
+    with fanmap.ThreadPoolExecutor(1) as pool:
+        assert [pool.submit(lower_precision).result(LIMIT) for _ in range(2)] == [before] * 2
+        assert list(pool.map(lower_precision, range(2))) == [before] * 2
+    assert decimal.getcontext().prec == before
+
+
 def test_each_submitted_task_has_a_copy_of_its_own() -> None:
     with fanmap.ThreadPoolExecutor(1) as pool:
         mine = [pool.submit(swap), pool.submit(swap)]

@@ -332,6 +332,69 @@ def test_what_could_not_be_sent_is_gone_with_its_future_or_map_and_needs_no_coll
             gc.enable()
 
 
+@every
+def test_the_first_submit_gives_a_future_although_the_initializer_fails_at_once(way: str) -> None:
+    for _ in range(20 if way == "threads" else 1):
+        with make(way, 2, initializer=broken_init) as pool:
+            assert isinstance(pool.submit(abs, -1).exception(LIMIT), concurrent.futures.BrokenExecutor)
+
+
+def test_a_thread_that_cannot_be_started_is_a_runtime_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with fanmap.ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="can't start new thread"):
+        pool.submit(abs, -1)
+
+
+def note(path: str) -> None:
+    with open(path, "a") as file:
+        file.write("x")
+
+
+@every
+def test_what_was_submitted_before_the_input_failed_is_run(way: str, tmp_path: Any) -> None:
+    path = tmp_path / "notes"
+
+    def names() -> Iterator[str]:
+        yield from [str(path)] * 3
+        raise LookupError
+
+    with make(way, 1) as pool, pytest.raises(LookupError):
+        pool.map(note, names())
+    assert path.read_text() == "xxx"
+
+
+def stop_at_two(x: int) -> int:
+    if x == 2:
+        raise StopIteration
+    return x
+
+
+@every
+def test_a_function_that_raises_stop_iteration_ends_no_map_in_silence(way: str) -> None:
+    with make(way, 1) as pool, pytest.raises(RuntimeError, match="StopIteration"):
+        list(pool.map(stop_at_two, range(5)))
+
+
+@every
+def test_a_map_goes_through_a_submit_of_the_programs_own(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = fanmap.ThreadPoolExecutor if way == "threads" else fanmap.ProcessPoolExecutor
+    calls: list[Any] = []
+    submit = kind.submit
+
+    def counting(self: Any, fn: Any, /, *args: Any) -> Any:
+        calls.append(args)
+        return submit(self, fn, *args)
+
+    monkeypatch.setattr(kind, "submit", counting)
+    with make(way, 1) as pool:
+        assert list(pool.map(square, range(3))) == [0, 1, 4]
+        assert list(pool.map(square, range(3), buffersize=1)) == [0, 1, 4]
+    assert len(calls) == 6
+
+
 class Spoilt:
     """Pickles, and fails where it is unpickled."""
 

@@ -214,6 +214,51 @@ def test_a_map_of_its_own_pool_leaves_it_when_it_is_dropped_unfinished(name: str
     """)
 
 
+@pytest.mark.parametrize("keep", ["", "results = "])
+@pytest.mark.parametrize("size", ["", ", buffersize=2"])
+def test_a_dropped_executors_map_is_finished_at_exit_before_the_users_handlers(keep: str, size: str) -> None:
+    out = good(f"""
+        import atexit, time
+        from fanmap import ProcessPoolExecutor, ThreadPoolExecutor
+        def work(x):
+            time.sleep(0.05)
+            print(x, flush=True)
+        atexit.register(print, "the user's handler")
+        for make in (ThreadPoolExecutor, ProcessPoolExecutor):
+            {keep}make(1).map(work, range(2){size})
+        print("end", flush=True)
+    """)
+    said = out.splitlines()
+    assert said[-1] == "the user's handler" and sorted(said[:-1]) == ["0", "0", "1", "1", "end"], out
+
+
+def test_a_hook_registered_after_the_import_runs_before_pools_are_waited_for() -> None:
+    good("""
+        import fanmap, threading
+        fanmap.ThreadPoolExecutor
+        stop = threading.Event()
+        threading._register_atexit(stop.set)
+        pool = fanmap.ThreadPoolExecutor(1)
+        pool.submit(stop.wait)
+    """)
+
+
+def test_an_executor_made_when_the_main_thread_has_ended_refuses_work() -> None:
+    out = good("""
+        import fanmap, threading
+        fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor
+        def late():
+            threading.main_thread().join()
+            for make in (fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor):
+                try:
+                    make(1).submit(abs, -1)
+                except RuntimeError as error:
+                    print(error)
+        threading.Thread(target=late).start()
+    """)
+    assert out == "cannot schedule new futures after interpreter shutdown\n" * 2
+
+
 FORKED = """
     import fanmap, os, sys, traceback
     def in_child(act):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -444,3 +445,20 @@ def test_it_works_with_this_very_interpreter() -> None:
     # Each program above ran under it; so do the workers.
     out = good("import fanmap, sys; print(*fanmap.map(lambda _: sys.executable, [0]))")
     assert out.strip() == sys.executable
+
+
+def test_relative_imports_work_in_functions_of_a_packages_main(tmp_path: Path) -> None:
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "helper.py").write_text("def double(x): return 2 * x\n")
+    (package / "run.py").write_text(
+        "from fanmap import ProcessPoolExecutor\n"
+        "def work(x):\n"
+        "    from .helper import double\n"
+        "    return double(x)\n"
+        "with ProcessPoolExecutor(1) as pool:\n"
+        "    print(pool.submit(work, 21).result())\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "pack.run"], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("42\n", "")

@@ -66,8 +66,12 @@ def test_ctrl_c_reaches_every_wait(gate: Gate, way: str) -> None:
     assert result == Ended(0, "interrupted\n", "")
 
 
-def test_ctrl_c_in_a_with_waits_for_what_runs_as_in_the_standard_library(gate: Gate) -> None:
-    one_interrupt(interrupted(WAITS["result"], gate, then=gate.open))
+def test_ctrl_c_in_a_with_ends_what_runs(gate: Gate) -> None:
+    one_interrupt(interrupted(WAITS["result"], gate))
+
+
+def test_ctrl_c_that_ends_a_program_ends_what_its_pools_run(gate: Gate) -> None:
+    one_interrupt(interrupted("pool = fanmap.ProcessPoolExecutor(1); pool.submit(hold, name).result()", gate))
 
 
 def test_a_second_ctrl_c_leaves_a_shutdown_that_waits(gate: Gate) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextvars
 import operator
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
     from ._processes import ProcessPoolExecutor
     from ._threads import ThreadPoolExecutor
 
-__all__ = ["MapResult", "executor_map", "lane_over_processes", "lane_over_threads", "map"]
+__all__ = [
+    "MapResult",
+    "executor_map",
+    "lane_over_any",
+    "lane_over_processes",
+    "lane_over_threads",
+    "map",
+    "own_decimal",
+]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -358,14 +367,36 @@ def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None
 def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
     """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
     context = contextvars.copy_context()
+    if "decimal" in sys.modules:
+        fn = _with_own_decimal(fn)
     run = _native.MapRun.over_threads(executor._pool, fn, context, star, window)
     return _ThreadLane(run, executor)
+
+
+def lane_over_any(executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+    """A lane of submits to any executor. `window` is how many may be under way; 0 or None is a number of our own."""
+    return _ForeignLane(executor, fn, star, window)
+
+
+def own_decimal() -> None:
+    """Give the current context a decimal context of its own: a copied context refers to the same, changeable, one."""
+    import decimal
+
+    decimal.setcontext(decimal.getcontext().copy())
+
+
+def _with_own_decimal(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        own_decimal()
+        return fn(*args)
+
+    return call
 
 
 def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
     """A lane to an executor's processes."""
     function = executor._function(fn, b"*" if star else b"1")
-    # Tasks under way hold the engine's keeper, so that at exit there is something to finish even if all else was dropped.
+    # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     run = _native.MapRun.over_processes(executor._native_pool(), function, window, executor._engine)
     return _ProcessLane(run, executor, executor._encoder)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._future import Future
-from ._map import Lane, executor_map, lane_over_processes
+from ._map import Lane, executor_map, lane_over_any, lane_over_processes
 from ._remote import decode_refusal, detach
 
 if TYPE_CHECKING:
@@ -209,6 +210,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
     def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
         self._check_open()
+        if getattr(self.submit, "__func__", None) is not _SUBMIT:
+            # Somebody put a `submit` of their own in its place, and a map is submits.
+            return lane_over_any(self, fn, star, window)
         return lane_over_processes(self, fn, star, window)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -218,6 +222,12 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         if wait:
             self._engine.join()
             self._engine.release()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: Any) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            # Workers do not hear Ctrl-C themselves; who pressed it does not want to wait for what they run.
+            self._engine.end_workers(True)
+        self.shutdown(wait=True)
 
     def terminate_workers(self) -> None:
         """End every worker by SIGTERM now. What was not done fails with `BrokenProcessPool`; the pool takes no more."""
@@ -286,6 +296,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             else:
                 self._functions.move_to_end(body)
             return function
+
+
+_SUBMIT = ProcessPoolExecutor.submit
 
 
 def _is_stateless(fn: Callable[..., Any]) -> bool:
@@ -423,7 +436,8 @@ class _Engine:
             started.pool.end_workers(kill)
 
     def finish_at_exit(self) -> None:
-        if self._end_at_exit:
+        if self._end_at_exit or getattr(sys, "last_type", None) is KeyboardInterrupt:
+            # Nobody wants it any more: it was a map's, or Ctrl-C has ended the program.
             self.end_workers(True)
         self.close(False)
         self.join()

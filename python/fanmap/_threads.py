@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import thread as standard
@@ -20,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _check, _lifecycle, _lookalikes, _native
 from ._future import Future
-from ._map import Lane, executor_map, lane_over_threads
+from ._map import Lane, executor_map, lane_over_any, lane_over_threads, own_decimal
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -68,6 +70,9 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     ) -> None:
         if max_workers is None:
             max_workers = min(32, _native.cpu_count() + 4)
+        if isinstance(max_workers, float):
+            # The standard library starts threads while there are fewer.
+            max_workers = math.ceil(max_workers)
         _check.workers(max_workers)
         self._max_workers = max_workers
         self._owner = os.getpid()
@@ -113,12 +118,15 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
         seconds from this call. `chunksize` has no effect on threads.
         """
-        _check.executor_map(fn, chunksize, buffersize)
+        _check.executor_map(fn, None, buffersize)
         lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
         return executor_map(lane, iterables, timeout, buffersize)
 
     def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
         self._check_open()
+        if getattr(self.submit, "__func__", None) is not _SUBMIT:
+            # Somebody put a `submit` of their own in its place, and a map is submits.
+            return lane_over_any(self, fn, star, window)
         return lane_over_threads(self, fn, star, window)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -163,6 +171,9 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             # Closed since then; this says it in the standard library's words.
             self._check_open()
             raise
+
+
+_SUBMIT = ThreadPoolExecutor.submit
 
 
 class _Spawner:
@@ -231,6 +242,8 @@ class _Call:
         if not future.set_running_or_notify_cancel():
             return
         try:
+            if "decimal" in sys.modules:
+                self.context.run(own_decimal)
             result = self.context.run(self.fn, *self.args, **self.kwargs)
         except BaseException as error:
             self._let_go()

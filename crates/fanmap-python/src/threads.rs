@@ -70,10 +70,9 @@ impl ThreadPool {
                     let seat = Seat {
                         seat: Mutex::new(Some(seat)),
                     };
-                    spawn
-                        .call1(py, (seat,))
-                        .map(drop)
-                        .map_err(|error| Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}")))
+                    spawn.call1(py, (seat,)).map(drop).map_err(|error| {
+                        Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}"))
+                    })
                 })
             }));
         if let Some(seconds) = idle {
