@@ -23,6 +23,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
@@ -54,19 +55,23 @@ B = TypeVar("B")
 _PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
 
 
+# An outcome that came: its kind, its payload, and of how many items it is.
+Came = tuple[int, Any, int]
+
+
 class Lane(Protocol):
     """Where items go and outcomes come from, in the items' order."""
 
-    def has_room(self) -> bool:
-        """Whether another item may be sent before an outcome is taken."""
+    def room(self) -> int:
+        """How many items may be sent, together, before an outcome is taken."""
 
-    def send(self, item: Any, index: int) -> None:
-        """Send an item: a single argument, or a tuple of them."""
+    def send(self, items: list[Any], index: int) -> None:
+        """Send items, the first of which has this index: each a single argument, or a tuple of them."""
 
-    def poll(self) -> tuple[int, Any] | None:
+    def poll(self) -> Came | None:
         """The next outcome, if it is there."""
 
-    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+    def wait(self, timeout: float | None) -> Came | None:
         """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
 
     def sent_all(self) -> None:
@@ -75,8 +80,8 @@ class Lane(Protocol):
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         """The exception for an outcome that is no value."""
 
-    def value(self, payload: Any, index: int) -> Any:
-        """The value of an outcome that is one."""
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        """The values of an outcome that is one, or as many as came together."""
 
     def outstanding(self) -> int:
         """How many outcomes have not been taken."""
@@ -85,7 +90,7 @@ class Lane(Protocol):
         """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be."""
 
 
-class MapResult(Iterator[T], Generic[T]):
+class MapResult(_native.Stash, Iterator[T], Generic[T]):
     """The results of a parallel map: a lazy iterator in the order of the input, like the built-in `map`'s.
 
     It is a context manager, and can be closed before its end: what has not started is then cancelled. The first
@@ -129,7 +134,12 @@ class MapResult(Iterator[T], Generic[T]):
     def __iter__(self) -> MapResult[T]:
         return self
 
-    def __next__(self) -> T:
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T: ...
+
+    def _refill(self) -> T:
+        """The next result, when none is kept. Those that came with it are kept for the next calls."""
         if not self._turn.acquire(blocking=False):
             # As a generator does: two threads could only get in each other's way.
             raise ValueError("a result of this map is already being asked for")
@@ -155,12 +165,16 @@ class MapResult(Iterator[T], Generic[T]):
                 raise error_of_input
             raise StopIteration
         index = self._taken
-        self._taken += 1
-        kind, payload = outcome
+        kind, payload, count = outcome
+        self._taken += count
         try:
             if kind == _outcome.VALUE:
-                value: T = self._lane.value(payload, index)
-                return value
+                values: list[T] = self._lane.values(payload, index, count)
+                if count == 1:
+                    return values.pop()
+                first = values.pop(0)
+                self._keep(values)
+                return first
             failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
         except BaseException:
             self._end()
@@ -194,45 +208,59 @@ class MapResult(Iterator[T], Generic[T]):
             self._end()
 
     def __length_hint__(self) -> int:
-        return 0 if self._closed else max(self._hint - self._taken, self._lane.outstanding())
+        if self._closed:
+            return 0
+        kept = self._kept()
+        return max(self._hint - self._taken, self._lane.outstanding()) + kept
 
-    def _outcome(self) -> tuple[int, Any] | None:
+    def _outcome(self) -> Came | None:
         """The next outcome, or None at the end."""
         lane = self._lane
-        if self._prompt and self._input is not None and lane.has_room():
-            self._read()
+        if self._prompt:
+            while self._input is not None and (room := lane.room()):
+                self._read(room)
         while True:
             outcome = lane.poll()
             if outcome is not None:
                 return outcome
-            if self._input is not None and lane.has_room():
-                self._read()
+            if self._input is not None and (room := lane.room()):
+                self._read(room)
                 continue
             return lane.wait(None if self._deadline is None else self._deadline - monotonic())
 
-    def _read(self) -> None:
-        """Read an item and send it."""
+    def _read(self, count: int) -> None:
+        """Read items and send them: up to `count` of an input that has them at hand, else one."""
         assert self._input is not None
-        try:
-            item = next(self._input)
-        except StopIteration:
-            self._input = None
+        if self._prompt and count > 1:
+            items = list(islice(self._input, count))
+            if len(items) < count:
+                self._input = None
+        else:
+            try:
+                items = [next(self._input)]
+            except StopIteration:
+                self._end_input()
+                return
+            except Exception as error:
+                # It surfaces in its place: after the results of the items that came before.
+                self._end_input()
+                self._input_error = error
+                return
+        if items:
+            self._lane.send(items, self._sent)
+            self._sent += len(items)
+        if self._input is None:
             self._lane.sent_all()
-            return
-        except Exception as error:
-            # It surfaces in its place: after the results of the items that came before.
-            self._input = None
-            self._lane.sent_all()
-            self._input_error = error
-            return
-        self._sent += 1
-        self._lane.send(item, self._sent - 1)
+
+    def _end_input(self) -> None:
+        self._input = None
+        self._lane.sent_all()
 
     def fill(self, count: int | None) -> None:
         """Read and send now: `count` items, or (None) all."""
-        while self._input is not None and count != 0:
-            self._read()
-            count = None if count is None else count - 1
+        while self._input is not None and (count is None or self._sent < count):
+            room = max(self._lane.room(), 1)
+            self._read(room if count is None else min(room, count - self._sent))
         if self._input_error is not None:
             error, self._input_error = self._input_error, None
             # What was submitted before it runs on, though nobody will have the results.
@@ -243,6 +271,7 @@ class MapResult(Iterator[T], Generic[T]):
         if self._closed:
             return
         self._closed = True
+        self._drop_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None
         try:
@@ -401,9 +430,9 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], s
     return _ProcessLane(run, executor, executor._encoder)
 
 
-def _push(run: _native.MapRun, item: Any, executor: ThreadPoolExecutor | ProcessPoolExecutor) -> None:
+def _push(run: _native.MapRun, item: Any, count: int, executor: ThreadPoolExecutor | ProcessPoolExecutor) -> None:
     try:
-        run.push(item)
+        run.push(item, count)
     except RuntimeError:
         # Closed or broken while the input was read: it says so in the standard library's words.
         executor._check_open()
@@ -416,20 +445,21 @@ class _ThreadLane:
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ThreadPoolExecutor | None = executor
         self._broken_pool = executor._spawner.broken_pool
-        self.has_room = run.has_room
+        self.room = run.room
         self.poll = run.try_pop
         self.wait = run.pop
         self.outstanding = run.outstanding
 
-    def send(self, item: Any, index: int) -> None:
+    def send(self, items: list[Any], index: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
-        _push(self._run, item, self._executor)
+        for item in items:
+            _push(self._run, item, 1, self._executor)
 
     def sent_all(self) -> None:
         self._executor = None
 
-    def value(self, payload: Any, index: int) -> Any:
-        return payload
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        return [payload]
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if kind == _outcome.BROKEN:
@@ -449,34 +479,43 @@ class _ProcessLane:
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ProcessPoolExecutor | None = executor
         self._encode = encoder.encode
+        self._encode_atoms = encoder.encode_atoms
         self._decode = executor._decode
-        self.has_room = run.has_room
+        self.room = run.room
         self.poll = run.try_pop
         self.wait = run.pop
         self.outstanding = run.outstanding
 
-    def send(self, item: Any, index: int) -> None:
-        try:
-            data = self._encode(item, f"item {index}")
-        except Exception as error:
-            self._run.push_error(detach(error))
+    def send(self, items: list[Any], index: int) -> None:
+        if len(items) > 1 and _native.are_atoms(items):
+            self._push(self._encode_atoms(items), len(items))
             return
+        for at, item in enumerate(items, index):
+            try:
+                data = self._encode(item, f"item {at}")
+            except Exception as error:
+                self._run.push_error(detach(error))
+            else:
+                self._push(data, 1)
+
+    def _push(self, data: bytes, count: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
         self._executor._prepare()
-        _push(self._run, data, self._executor)
+        _push(self._run, data, count, self._executor)
 
     def sent_all(self) -> None:
         self._executor = None
 
-    def value(self, payload: Any, index: int) -> Any:
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
         try:
-            return self._decode(payload)
+            value = self._decode(payload)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             from ._errors import undecodable
 
             raise undecodable(f"the result of item {index}", error) from error
+        return value if count > 1 else [value]
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         if isinstance(payload, BaseException):
@@ -495,30 +534,31 @@ class _HereLane:
     def __init__(self, fn: Callable[..., Any], star: bool) -> None:
         self._fn = fn
         self._star = star
-        self._done: deque[tuple[int, Any]] = deque()
+        self._done: deque[Came] = deque()
 
-    def has_room(self) -> bool:
-        return not self._done
+    def room(self) -> int:
+        return 0 if self._done else 1
 
-    def send(self, item: Any, index: int) -> None:
-        try:
-            result = self._fn(*item) if self._star else self._fn(item)
-        except Exception as error:
-            self._done.append((_outcome.RAISED, error))
-        else:
-            self._done.append((_outcome.VALUE, result))
+    def send(self, items: list[Any], index: int) -> None:
+        for item in items:
+            try:
+                result = self._fn(*item) if self._star else self._fn(item)
+            except Exception as error:
+                self._done.append((_outcome.RAISED, error, 1))
+            else:
+                self._done.append((_outcome.VALUE, result, 1))
 
     def sent_all(self) -> None:
         pass
 
-    def poll(self) -> tuple[int, Any] | None:
+    def poll(self) -> Came | None:
         return self._done.popleft() if self._done else None
 
-    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+    def wait(self, timeout: float | None) -> Came | None:
         return self.poll()
 
-    def value(self, payload: Any, index: int) -> Any:
-        return payload
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        return [payload]
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         error: BaseException = payload
@@ -546,32 +586,33 @@ class _ForeignLane:
         self._window = window or _FOREIGN_WINDOW
         self._futures: deque[Future[Any]] = deque()
 
-    def has_room(self) -> bool:
-        return len(self._futures) < self._window
+    def room(self) -> int:
+        return 1 if len(self._futures) < self._window else 0
 
-    def send(self, item: Any, index: int) -> None:
+    def send(self, items: list[Any], index: int) -> None:
         submit = self._executor.submit
-        self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
+        for item in items:
+            self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
 
     def sent_all(self) -> None:
         pass
 
-    def poll(self) -> tuple[int, Any] | None:
+    def poll(self) -> Came | None:
         return self.wait(None) if self._futures and self._futures[0].done() else None
 
-    def wait(self, timeout: float | None) -> tuple[int, Any] | None:
+    def wait(self, timeout: float | None) -> Came | None:
         if not self._futures:
             return None
         try:
             error = self._futures[0].exception(timeout)
         except CancelledError:
             self._futures.popleft()
-            return _outcome.CANCELLED, None
+            return _outcome.CANCELLED, None, 1
         future = self._futures.popleft()
-        return (_outcome.VALUE, future.result()) if error is None else (_outcome.RAISED, error)
+        return (_outcome.VALUE, future.result(), 1) if error is None else (_outcome.RAISED, error, 1)
 
-    def value(self, payload: Any, index: int) -> Any:
-        return payload
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        return [payload]
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         error: BaseException = payload

@@ -99,9 +99,8 @@ class Handler:
         self._fds = fds
         self._encoder = _codec.Encoder(to_parent=True)
         self._logged = False
-        # What functions were sent as, and as what they were decoded.
+        # What functions were sent as, until they are called.
         self._bodies: dict[int, bytes] = {}
-        self._functions: dict[int, tuple[bytes, Any]] = {}
 
     def setup(self, body: bytes) -> bytes | None:
         """Get ready; what went wrong, encoded, if it cannot be."""
@@ -144,38 +143,31 @@ class Handler:
     def forget(self, function: int) -> None:
         """It will not be called again."""
         self._bodies.pop(function, None)
-        self._functions.pop(function, None)
 
-    def call(self, function: int, argument: bytes) -> tuple[bool, bytes]:
-        """Whether it returned, and its value or what it raised, encoded."""
+    def function(self, function: int) -> tuple[bytes, Any]:
+        """How a function is to be called, and the function. Asked for once; another try, if decoding it failed."""
+        body = self._bodies[function]
         try:
-            return True, self._encoder.encode(self._call(function, argument), "the result")
-        except BaseException as error:
-            return False, self._encoder.encode_exception(error)
-
-    def _call(self, function: int, argument: bytes) -> Any:
-        try:
-            how, fn = self._function(function)
+            decoded = _codec.decode(memoryview(body)[1:])
         except BaseException as error:
             raise _undecodable("the function", error) from error
+        self._bodies[function] = b""
+        return body[:1], decoded
+
+    def argument(self, body: bytes) -> Any:
+        """The argument of a task, or a list of those of a run."""
         try:
-            given = _codec.decode(argument)
+            return _codec.decode(body)
         except BaseException as error:
             raise _undecodable("the task's argument", error) from error
-        del argument
-        if how == b"1":
-            return fn(given)
-        if how == b"*":
-            return fn(*given)
-        return fn(*given[0], **given[1])
 
-    def _function(self, function: int) -> tuple[bytes, Any]:
-        known = self._functions.get(function)
-        if known is None:
-            body = self._bodies[function]
-            known = self._functions[function] = body[:1], _codec.decode(memoryview(body)[1:])
-            self._bodies[function] = b""
-        return known
+    def result(self, value: Any) -> bytes:
+        """A task's value, encoded."""
+        return self._encoder.encode(value, "the result")
+
+    def raised(self, error: BaseException) -> bytes:
+        """What a task raised, encoded."""
+        return self._encoder.encode_exception(error)
 
 
 def _undecodable(what: str, error: BaseException) -> _remote.Undecodable:

@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use fanmap::bytes::{Broken, End};
 use fanmap::{Error, ErrorKind, Exit, Outcome};
 
-/// How an outcome is told to Python: the first element of a pair. `python/fanmap/_outcome.py` has the same numbers.
+/// How an outcome is told to Python, with a payload. `python/fanmap/_outcome.py` has the same numbers.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
     /// The value: an object (threads) or bytes (processes).
@@ -24,29 +24,24 @@ pub(crate) enum Kind {
     Broken = 5,
 }
 
-/// A pair of kind and payload.
-pub(crate) fn pair<'py>(py: Python<'py>, kind: Kind, payload: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
-    (kind as u8, payload).into_pyobject(py)
-}
-
-/// The pair for an end of a task over processes.
-pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<Bound<'py, PyTuple>> {
+/// The kind and payload for an end of a task over processes.
+pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, PyAny>)> {
     let none = || py.None().into_bound(py);
-    match end {
-        End::Outcome(Outcome::Value(bytes)) => pair(py, Kind::Value, PyBytes::new(py, &bytes).into_any()),
-        End::Outcome(Outcome::Raised(bytes)) => pair(py, Kind::Raised, PyBytes::new(py, &bytes).into_any()),
-        End::Outcome(Outcome::Cancelled) => pair(py, Kind::Cancelled, none()),
-        End::Outcome(Outcome::TimedOut) => pair(py, Kind::TimedOut, none()),
+    Ok(match end {
+        End::Outcome(Outcome::Value(bytes)) => (Kind::Value, PyBytes::new(py, &bytes).into_any()),
+        End::Outcome(Outcome::Raised(bytes)) => (Kind::Raised, PyBytes::new(py, &bytes).into_any()),
+        End::Outcome(Outcome::Cancelled) => (Kind::Cancelled, none()),
+        End::Outcome(Outcome::TimedOut) => (Kind::TimedOut, none()),
         End::Outcome(Outcome::Lost(lost)) => {
             let code = match lost.exit {
                 Exit::Code(code) => Some(code),
                 Exit::Signal(signal) => Some(-signal),
                 Exit::Unknown => None,
             };
-            pair(py, Kind::Lost, (lost.pid, code).into_pyobject(py)?.into_any())
+            (Kind::Lost, (lost.pid, code).into_pyobject(py)?.into_any())
         }
-        End::Broken(why) => pair(py, Kind::Broken, broken(py, &why)?.into_any()),
-    }
+        End::Broken(why) => (Kind::Broken, broken(py, &why)?.into_any()),
+    })
 }
 
 /// `(reason, refusal)`.

@@ -10,6 +10,7 @@
 //! | [`threads`] | the pool of threads |
 //! | [`processes`] | the pool of processes, from the parent's side |
 //! | [`map`] | the ordered results of a map, over either |
+//! | [`stash`] | results that came together, handed out one by one |
 //! | [`worker`] | a worker process and the template that forks it |
 //!
 //! # Threads and the interpreter
@@ -27,6 +28,7 @@
 mod convert;
 mod map;
 mod processes;
+mod stash;
 mod threads;
 mod wait;
 mod worker;
@@ -40,6 +42,8 @@ mod _native {
     use super::map::MapRun;
     #[pymodule_export]
     use super::processes::{Completions, Function, ProcessPool, Ticket};
+    #[pymodule_export]
+    use super::stash::{Stash, are_atoms};
     #[pymodule_export]
     use super::threads::{Seat, ThreadPool, rest};
     #[pymodule_export]

@@ -9,7 +9,7 @@
 //! merely runs for nobody. `running` counts the thread tasks that are between their look at `closed` and their put: who
 //! closes a run and then sees none running knows that none will run.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use fanmap::Job;
 use fanmap::bytes::{self, End, Sink};
 use fanmap::map::ordered::{Ordered, Popped};
-use fanmap::map::window::{Window, items_for};
+use fanmap::map::window::{Window, items_for, run_for};
 
 use crate::convert::{self, Kind};
 use crate::processes::{Function, ProcessPool};
@@ -65,6 +65,8 @@ pub(crate) struct MapRun {
     shared: Arc<Shared>,
     kind: Workers,
     workers: usize,
+    /// How many items were sent.
+    sent: AtomicUsize,
     /// Set by the user, or worked out from the mean time.
     window: Option<Window>,
 }
@@ -79,9 +81,8 @@ enum Workers {
     Processes {
         pool: Py<ProcessPool>,
         function: Arc<bytes::Function>,
-        keeper: Arc<Py<PyAny>>,
-        /// The tasks that may not have ended.
-        tickets: Mutex<VecDeque<bytes::Ticket>>,
+        /// Where all the map's ends go; tasks that have not ended are known by it.
+        sink: Arc<PutEnds>,
     },
 }
 
@@ -104,39 +105,47 @@ impl MapRun {
             context,
             star,
         };
-        Self::new(kind, workers, window)
+        Self::new(Arc::new(Shared::new()), kind, workers, window)
     }
 
     /// A map of `function` over processes. Each task holds `keeper` until it has ended.
     #[staticmethod]
     fn over_processes(pool: Py<ProcessPool>, function: &Function, window: Option<usize>, keeper: Py<PyAny>) -> Self {
         let workers = pool.get().pool().max_workers();
+        let shared = Arc::new(Shared::new());
         let kind = Workers::Processes {
             pool,
+            sink: Arc::new(PutEnds {
+                sizes: Mutex::default(),
+                shared: Arc::clone(&shared),
+                function: Arc::clone(&function.function),
+                _keeper: keeper,
+            }),
             function: Arc::clone(&function.function),
-            keeper: Arc::new(keeper),
-            tickets: Mutex::default(),
         };
-        Self::new(kind, workers, window)
+        Self::new(shared, kind, workers, window)
     }
 
-    /// Whether the window has room for another item.
-    fn has_room(&self) -> bool {
-        let window = self.window.unwrap_or_else(|| {
-            let max_items = items_for(self.workers, self.mean_task());
-            Window {
-                max_items,
-                max_bytes: WINDOW_BYTES,
-            }
+    /// How many items to read and send next; 0 is none before an outcome was popped.
+    fn room(&self) -> usize {
+        let mean = self.mean_task();
+        let window = self.window.unwrap_or_else(|| Window {
+            max_items: items_for(self.workers, mean),
+            max_bytes: WINDOW_BYTES,
         });
-        window.has_room(
+        let (items, bytes) = (
             self.shared.results.outstanding(),
             self.shared.bytes.load(Ordering::Relaxed),
-        )
+        );
+        let sent = self.sent.load(Ordering::Relaxed);
+        window.next_run(items, bytes, run_for(sent, mean))
     }
 
     /// Sends an item: an object over threads, bytes over processes. If the pool takes no more, that is the item's outcome.
-    fn push(&self, py: Python<'_>, item: Bound<'_, PyAny>) -> PyResult<()> {
+    /// Over processes it may be a run of `count` items encoded together.
+    #[pyo3(signature = (item, count=1))]
+    fn push(&self, py: Python<'_>, item: Bound<'_, PyAny>, count: u32) -> PyResult<()> {
+        self.sent.fetch_add(count as usize, Ordering::Relaxed);
         match &self.kind {
             Workers::Threads {
                 pool,
@@ -151,7 +160,7 @@ impl MapRun {
                     context,
                     star: *star,
                     item: item.unbind(),
-                    index: self.shared.results.reserve(),
+                    index: self.shared.results.reserve(1),
                     shared: Arc::clone(&self.shared),
                 });
                 if pool.pool().on_worker() {
@@ -163,35 +172,18 @@ impl MapRun {
                     return Err(error);
                 }
             }
-            Workers::Processes {
-                pool,
-                function,
-                keeper,
-                tickets,
-            } => {
-                let argument = item.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes().to_vec();
-                let size = argument.len();
-                let index = self.shared.results.reserve();
-                self.shared.bytes.fetch_add(size, Ordering::Relaxed);
-                let sink = Arc::new(PutEnd {
-                    size,
-                    shared: Arc::clone(&self.shared),
-                    function: Arc::clone(function),
-                    _keeper: Arc::clone(keeper),
-                });
-                match pool.get().pool().submit(function, argument, sink, index) {
-                    Ok(ticket) => {
-                        let mut tickets = lock(tickets);
-                        while tickets.front().is_some_and(bytes::Ticket::has_ended) {
-                            tickets.pop_front();
-                        }
-                        tickets.push_back(ticket);
-                    }
-                    Err(error) => {
-                        self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
-                        self.shared.results.put(index, Put::Refused(convert::error(&error)));
-                        return Err(convert::error(&error));
-                    }
+            Workers::Processes { pool, function, sink } => {
+                let arguments = item.cast::<PyBytes>().map_err(PyErr::from)?.as_bytes().to_vec();
+                let size = arguments.len();
+                let first = self.shared.results.reserve(u64::from(count));
+                sink.sent(first, count, size);
+                let pool = pool.get().pool();
+                let submitted = pool.submit_run(function, arguments, count, Arc::clone(sink) as Arc<dyn Sink>, first);
+                if let Err(error) = submitted {
+                    sink.answered(first, count);
+                    let refused = Put::Refused(convert::error(&error));
+                    self.shared.results.put(first, u64::from(count), refused);
+                    return Err(convert::error(&error));
                 }
             }
         }
@@ -200,13 +192,15 @@ impl MapRun {
 
     /// Puts an error in the place of the next item: one that could not be sent.
     fn push_error(&self, error: Bound<'_, PyAny>) {
-        let index = self.shared.results.reserve();
-        self.shared.results.put(index, Put::Raised(PyErr::from_value(error)));
+        let index = self.shared.results.reserve(1);
+        self.shared.results.put(index, 1, Put::Raised(PyErr::from_value(error)));
     }
 
-    /// The outcome of the next item, as `(kind, payload)`, if it is there now.
+    /// The outcome of the next item, as `(kind, payload, count)`, if it is there now. Values over processes may be of
+    /// `count` items, encoded together.
     fn try_pop<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.shared.results.try_pop().map(|put| self.tell(py, put)).transpose()
+        let popped = self.shared.results.try_pop();
+        popped.map(|(count, put)| self.tell(py, put, count)).transpose()
     }
 
     /// The outcome of the next item, waiting for it; `None` if nothing is under way.
@@ -220,7 +214,7 @@ impl MapRun {
             other => Some(other),
         })?;
         match popped {
-            Popped::Item(put) => self.tell(py, put).map(Some),
+            Popped::Items(count, put) => self.tell(py, put, count).map(Some),
             Popped::TimedOut => Err(pyo3::exceptions::PyTimeoutError::new_err(())),
             Popped::Empty | Popped::Interrupted => Ok(None),
         }
@@ -234,18 +228,10 @@ impl MapRun {
     /// Cancels what has not started; with `kill`, workers (processes) that run one of the map's tasks are ended.
     fn close(&self, py: Python<'_>, kill: bool) {
         self.shared.closed.store(true, Ordering::SeqCst);
-        if let Workers::Processes { tickets, .. } = &self.kind {
-            let tickets = std::mem::take(&mut *lock(tickets));
-            py.detach(|| {
-                // From the back: or each one cancelled would make room for the next to start.
-                for ticket in tickets.iter().rev() {
-                    if kill {
-                        ticket.kill();
-                    } else {
-                        ticket.cancel();
-                    }
-                }
-            });
+        if let Workers::Processes { pool, sink, .. } = &self.kind {
+            let sink = Arc::clone(sink) as Arc<dyn Sink>;
+            let pool = pool.get().pool();
+            py.detach(|| pool.cancel(&sink, kill));
         }
         self.shared.results.close();
     }
@@ -268,18 +254,12 @@ impl MapRun {
 }
 
 impl MapRun {
-    fn new(kind: Workers, workers: usize, window: Option<usize>) -> Self {
+    fn new(shared: Arc<Shared>, kind: Workers, workers: usize, window: Option<usize>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                results: Ordered::new(),
-                closed: AtomicBool::new(false),
-                running: AtomicUsize::new(0),
-                quiet: fanmap::Event::new(),
-                mean: AtomicU64::new(0),
-                bytes: AtomicUsize::new(0),
-            }),
+            shared,
             kind,
             workers,
+            sent: AtomicUsize::new(0),
             window: window.map(|items| Window::of_items(if items == 0 { usize::MAX } else { items })),
         }
     }
@@ -291,22 +271,34 @@ impl MapRun {
         }
     }
 
-    fn tell<'py>(&self, py: Python<'py>, put: Put) -> PyResult<Bound<'py, PyTuple>> {
-        match put {
-            Put::Value(value) => convert::pair(py, Kind::Value, value.into_bound(py)),
-            Put::Raised(error) => convert::pair(py, Kind::Raised, error.into_value(py).into_bound(py).into_any()),
+    fn tell<'py>(&self, py: Python<'py>, put: Put, count: u64) -> PyResult<Bound<'py, PyTuple>> {
+        let (kind, payload) = match put {
+            Put::Value(value) => (Kind::Value, value.into_bound(py)),
+            Put::Raised(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
             Put::End(end, size) => {
                 self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
-                convert::end(py, end)
+                convert::end(py, end)?
             }
-            Put::Refused(error) => Err(error),
-            Put::Discarded => convert::pair(py, Kind::Cancelled, py.None().into_bound(py)),
-            Put::Failed(reason) => convert::pair(py, Kind::Broken, (reason, py.None()).into_pyobject(py)?.into_any()),
-        }
+            Put::Refused(error) => return Err(error),
+            Put::Discarded => (Kind::Cancelled, py.None().into_bound(py)),
+            Put::Failed(reason) => (Kind::Broken, (reason, py.None()).into_pyobject(py)?.into_any()),
+        };
+        (kind as u8, payload, count).into_pyobject(py)
     }
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            results: Ordered::new(),
+            closed: AtomicBool::new(false),
+            running: AtomicUsize::new(0),
+            quiet: fanmap::Event::new(),
+            mean: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+        }
+    }
+
     fn took(&self, nanos: u64) {
         // Two threads may race and one sample be lost: the mean is a guide, not an account.
         let before = self.mean.load(Ordering::Relaxed);
@@ -361,6 +353,7 @@ impl Apply {
             before();
             shared.results.put(
                 index,
+                1,
                 match result {
                     Ok(value) => Put::Value(value),
                     Err(error) => Put::Raised(error),
@@ -381,7 +374,7 @@ impl Job for Apply {
 
     fn discard(self: Box<Self>) {
         Python::attach(|_| {
-            self.shared.results.put(self.index, Put::Discarded);
+            self.shared.results.put(self.index, 1, Put::Discarded);
             drop(self);
         });
     }
@@ -390,37 +383,59 @@ impl Job for Apply {
         Python::attach(|_| {
             self.shared
                 .results
-                .put(self.index, Put::Failed(why.message().to_owned()));
+                .put(self.index, 1, Put::Failed(why.message().to_owned()));
             drop(self);
         });
     }
 }
 
-/// Puts the end of a task over processes in its place. It never touches the interpreter.
-struct PutEnd {
-    size: usize,
+/// Puts the ends of tasks over processes in their places. It never touches the interpreter.
+struct PutEnds {
+    /// Of the runs that have not ended: by the first item, how many have not, and the bytes of their arguments.
+    sizes: Mutex<BTreeMap<u64, (u32, usize)>>,
     shared: Arc<Shared>,
     function: Arc<bytes::Function>,
     /// Dropped, perhaps as the last one, where the interpreter is not at hand: PyO3 then lets go of it later.
-    _keeper: Arc<Py<PyAny>>,
+    _keeper: Py<PyAny>,
 }
 
-impl Sink for PutEnd {
-    fn finished(&self, key: u64, end: End) {
+impl PutEnds {
+    /// A run is under way.
+    fn sent(&self, first: u64, count: u32, size: usize) {
+        self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        lock(&self.sizes).insert(first, (count, size));
+    }
+
+    /// Some of a run's tasks have ended: with the last of them, its arguments count no more.
+    fn answered(&self, first: u64, count: u32) {
+        let mut sizes = lock(&self.sizes);
+        let Some((run, (left, size))) = sizes.range_mut(..=first).next_back() else {
+            return;
+        };
+        *left = left.saturating_sub(count);
+        let (run, left, size) = (*run, *left, *size);
+        if left == 0 {
+            sizes.remove(&run);
+            self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sink for PutEnds {
+    fn finished(&self, first: u64, count: u32, end: End) {
         let size = match &end {
             End::Outcome(fanmap::Outcome::Value(bytes) | fanmap::Outcome::Raised(bytes)) => bytes.len(),
             _ => 0,
         };
-        // The item has been used up; the result takes its place in the account.
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
-        self.shared.bytes.fetch_sub(self.size, Ordering::Relaxed);
+        self.answered(first, count);
         if let Some(mean) = self.function.mean_task() {
             self.shared.mean.store(
                 u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX).max(1),
                 Ordering::Relaxed,
             );
         }
-        self.shared.results.put(key, Put::End(end, size));
+        self.shared.results.put(first, u64::from(count), Put::End(end, size));
     }
 }
 

@@ -91,7 +91,7 @@ struct Complete {
 }
 
 impl Sink for Complete {
-    fn finished(&self, _key: u64, end: End) {
+    fn finished(&self, _first: u64, _count: u32, end: End) {
         let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = future {
             self.queue.push(future, end);
@@ -284,8 +284,8 @@ impl Completions {
         let came = py.detach(|| self.queue.take());
         let list = PyList::empty(py);
         for (future, end) in came {
-            let pair = convert::end(py, end)?;
-            list.append((future, pair.get_item(0)?, pair.get_item(1)?))?;
+            let (kind, payload) = convert::end(py, end)?;
+            list.append((future, kind as u8, payload))?;
         }
         Ok(list)
     }

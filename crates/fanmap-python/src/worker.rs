@@ -1,15 +1,19 @@
 //! A worker process, and the template that forks it.
 
+use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use fanmap::bytes::{self, Handler, Left, Request};
+use fanmap::Error;
+use fanmap::bytes::{self, Chunk, Handler, Left, Request};
 
 use crate::convert;
+use crate::stash::is_atom;
 
 /// An invitation to join a pool as a worker.
 #[pyclass(frozen, module = "fanmap._native")]
@@ -130,8 +134,9 @@ pub(crate) fn accept(py: Python<'_>) -> PyResult<Option<Invitation>> {
 
 /// Serves the pool until told to leave: true. False if this process was given up and is about to be killed.
 ///
-/// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body)`, `forget(id)` and
-/// `call(id, argument) -> (bool, bytes)`: whether it returned, and what.
+/// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body)`, `forget(id)`,
+/// `function(id) -> (how, function)` and `argument(body)`, which raise what is to be the task's error, `result(value) ->
+/// bytes`, which may, and `raised(error) -> bytes`, which does not.
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, invitation: &Invitation, handler: Bound<'_, PyAny>) -> PyResult<bool> {
     let taken = invitation
@@ -140,7 +145,7 @@ pub(crate) fn serve(py: Python<'_>, invitation: &Invitation, handler: Bound<'_, 
         .unwrap_or_else(PoisonError::into_inner)
         .take();
     let invitation = taken.ok_or_else(|| PyRuntimeError::new_err("the invitation was followed already"))?;
-    let left = bytes::serve(invitation, &mut PyHandler { py, handler }).map_err(|error| convert::error(&error))?;
+    let left = bytes::serve(invitation, &mut PyHandler::new(py, handler)?).map_err(|error| convert::error(&error))?;
     Ok(left != Left::Condemned)
 }
 
@@ -163,13 +168,46 @@ pub(crate) fn control_pair() -> PyResult<(i32, i32)> {
     Ok((one.into_fd().into_raw_fd(), other.into_fd().into_raw_fd()))
 }
 
+/// How a function is to be called on what was decoded.
+#[derive(Clone, Copy)]
+enum How {
+    /// With it as the only argument.
+    One,
+    /// With the tuple's elements.
+    Star,
+    /// It is a pair of positional and named arguments.
+    Named,
+}
+
 /// A Python object as a handler, on the thread that is attached for its whole life.
 struct PyHandler<'py> {
     py: Python<'py>,
     handler: Bound<'py, PyAny>,
+    dumps: Bound<'py, PyAny>,
+    /// Bytecode that does nothing: where the interpreter looks for signals, and for other threads that want its lock.
+    breathe: Bound<'py, PyAny>,
+    /// The functions that were called, decoded.
+    functions: HashMap<u64, (How, Bound<'py, PyAny>)>,
+}
+
+/// Values of tasks that have ended, to be encoded together if they may.
+struct Kept<'py> {
+    values: Vec<Bound<'py, PyAny>>,
+    /// None that may not.
+    atoms: bool,
 }
 
 impl<'py> PyHandler<'py> {
+    fn new(py: Python<'py>, handler: Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            py,
+            handler,
+            dumps: py.import("pickle")?.getattr("dumps")?,
+            breathe: py.eval(c"lambda: None", None, None)?,
+            functions: HashMap::new(),
+        })
+    }
+
     /// What a method of the handler gives. It catches what tasks raise itself; anything else is an error in the worker's
     /// own code, which it cannot survive: the parent sees it end.
     fn must<R>(&self, result: PyResult<R>) -> R {
@@ -182,7 +220,175 @@ impl<'py> PyHandler<'py> {
     fn bytes(&self, body: &[u8]) -> Bound<'py, PyBytes> {
         PyBytes::new(self.py, body)
     }
+
+    /// The function, decoded when it is first called: what goes wrong then is its caller's.
+    fn function(&mut self, id: u64) -> PyResult<(How, Bound<'py, PyAny>)> {
+        if let Some((how, function)) = self.functions.get(&id) {
+            return Ok((*how, function.clone()));
+        }
+        let found = self.handler.call_method1("function", (id,))?;
+        let (how, function): (Bound<'_, PyBytes>, Bound<'_, PyAny>) = found.extract()?;
+        let how = match how.as_bytes() {
+            b"1" => How::One,
+            b"*" => How::Star,
+            _ => How::Named,
+        };
+        self.functions.insert(id, (how, function.clone()));
+        Ok((how, function))
+    }
+
+    fn argument(&self, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+        self.handler
+            .call_method1(intern!(self.py, "argument"), (self.bytes(body),))
+    }
+
+    fn call(
+        &self,
+        how: How,
+        function: &Bound<'py, PyAny>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match how {
+            How::One => function.call1((argument,)),
+            How::Star => function.call1(argument.cast::<PyTuple>()?),
+            How::Named => {
+                let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = argument.extract()?;
+                function.call(args, Some(&kwargs))
+            }
+        }
+    }
+
+    /// What a task that ended with a value sends: the value, or what went wrong with encoding it.
+    fn result(&self, value: &Bound<'py, PyAny>) -> Result<Vec<u8>, Vec<u8>> {
+        match self.handler.call_method1(intern!(self.py, "result"), (value,)) {
+            Ok(body) => Ok(self
+                .must(body.cast::<PyBytes>().map_err(PyErr::from))
+                .as_bytes()
+                .to_vec()),
+            Err(error) => Err(self.raised(error)),
+        }
+    }
+
+    fn raised(&self, error: PyErr) -> Vec<u8> {
+        let error = error.into_value(self.py);
+        let body = self.handler.call_method1(intern!(self.py, "raised"), (error,));
+        let body = self.must(body);
+        self.must(body.cast::<PyBytes>().map_err(PyErr::from))
+            .as_bytes()
+            .to_vec()
+    }
+
+    fn give(&mut self, result: Result<Vec<u8>, Vec<u8>>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        match result {
+            Ok(value) => chunk.values(self, 1, value),
+            Err(raised) => chunk.raised(self, raised),
+        }
+    }
+
+    /// Gives the values that were kept: in one pickle if they are all atoms.
+    fn give_kept(&mut self, kept: &mut Kept<'py>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        let values = std::mem::take(&mut kept.values);
+        let atoms = std::mem::replace(&mut kept.atoms, true);
+        if atoms && values.len() > 1 {
+            let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+            let list = PyList::new(self.py, values);
+            let body = list.and_then(|list| self.dumps.call1((list, PROTOCOL)));
+            let body = self.must(body.and_then(|body| Ok(body.cast_into::<PyBytes>()?)));
+            return chunk.values(self, count, body.as_bytes().to_vec());
+        }
+        for value in values {
+            let result = self.result(&value);
+            drop(value);
+            self.give(result, chunk)?;
+        }
+        Ok(())
+    }
+
+    /// Fails the tasks of a chunk that cannot be called, the first of which was started.
+    fn fail_all(&mut self, error: PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        let body = self.raised(error);
+        loop {
+            chunk.ended();
+            chunk.raised(self, body.clone())?;
+            if chunk.start().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs the one task that a body is for.
+    fn run_one(
+        &mut self,
+        (how, function): (How, Bound<'py, PyAny>),
+        body: Vec<u8>,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<(), Error> {
+        let argument = self.argument(&body);
+        drop(body);
+        let value = argument.and_then(|argument| self.call(how, &function, &argument));
+        let result = match value {
+            Ok(value) => self.result(&value),
+            Err(error) => Err(self.raised(error)),
+        };
+        chunk.ended();
+        self.give(result, chunk)
+    }
+
+    /// Runs those of a chunk, from the one at `next` on, which was started.
+    fn run_many(
+        &mut self,
+        (how, function): (How, Bound<'py, PyAny>),
+        arguments: &Bound<'py, PyList>,
+        mut next: u32,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<(), Error> {
+        let mut kept = Kept {
+            values: Vec::new(),
+            atoms: true,
+        };
+        loop {
+            let argument = arguments.get_item(next as usize);
+            let value = argument.and_then(|argument| self.call(how, &function, &argument));
+            let due = chunk.ended();
+            match value {
+                Ok(value) => {
+                    kept.atoms = kept.atoms && is_atom(&value);
+                    kept.values.push(value);
+                    if due {
+                        self.give_kept(&mut kept, chunk)?;
+                    }
+                }
+                Err(error) => {
+                    self.give_kept(&mut kept, chunk)?;
+                    let raised = self.raised(error);
+                    chunk.raised(self, raised)?;
+                }
+            }
+            if due {
+                let breathed = self.breathe.call0();
+                self.heard(breathed.map(drop));
+                chunk.start_clock();
+            }
+            match chunk.start() {
+                Some(task) => next = task,
+                None => return self.give_kept(&mut kept, chunk),
+            }
+        }
+    }
+
+    /// What a signal handler did between tasks. One that raises has nobody to raise to; SystemExit is a wish that is honoured.
+    fn heard(&self, result: PyResult<()>) {
+        if let Err(error) = result {
+            if error.is_instance_of::<pyo3::exceptions::PySystemExit>(self.py) {
+                self.must::<()>(Err(error));
+            } else {
+                error.write_unraisable(self.py, None);
+            }
+        }
+    }
 }
+
+const PROTOCOL: u8 = 5;
 
 impl Handler for PyHandler<'_> {
     fn setup(&mut self, body: Vec<u8>) -> Result<(), Vec<u8>> {
@@ -202,19 +408,28 @@ impl Handler for PyHandler<'_> {
     }
 
     fn forget(&mut self, function: u64) {
+        self.functions.remove(&function);
         self.must(self.handler.call_method1("forget", (function,)).map(drop));
     }
 
-    fn call(&mut self, function: u64, argument: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
-        let answer = self.handler.call_method1("call", (function, self.bytes(&argument)));
-        drop(argument);
-        let answer = answer.and_then(|answer| {
-            let (returned, body): (bool, Bound<'_, PyBytes>) = answer.extract()?;
-            Ok((returned, body.as_bytes().to_vec()))
-        });
-        match self.must(answer) {
-            (true, value) => Ok(value),
-            (false, raised) => Err(raised),
+    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        // Started before anything is decoded: who dies of that is not to be tried again and again.
+        let Some(first) = chunk.start() else {
+            return Ok(());
+        };
+        let function = match self.function(function) {
+            Ok(function) => function,
+            Err(error) => return self.fail_all(error, chunk),
+        };
+        chunk.start_clock();
+        if chunk.total() == 1 {
+            return self.run_one(function, body, chunk);
+        }
+        let arguments = self.argument(&body).and_then(|list| Ok(list.cast_into::<PyList>()?));
+        drop(body);
+        match arguments {
+            Ok(arguments) => self.run_many(function, &arguments, first, chunk),
+            Err(error) => self.fail_all(error, chunk),
         }
     }
 
@@ -223,14 +438,7 @@ impl Handler for PyHandler<'_> {
     }
 
     fn interrupted(&mut self) {
-        if let Err(error) = self.py.check_signals() {
-            // A handler that raises between tasks has nobody to raise to; SystemExit is a wish that is honoured.
-            if error.is_instance_of::<pyo3::exceptions::PySystemExit>(self.py) {
-                self.must::<()>(Err(error));
-            } else {
-                error.write_unraisable(self.py, None);
-            }
-        }
+        self.heard(self.py.check_signals());
     }
 }
 

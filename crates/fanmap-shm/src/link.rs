@@ -1,4 +1,4 @@
-//! One worker's link to its parent: a segment with two rings, the flags of both sleepers and the tasks' state words.
+//! One worker's link to its parent: a segment with two rings, the flags of both sleepers and the chunks' state words.
 //!
 //! ```text
 //! | Shared: flags, cursors of both rings, WORDS state words | calls: parent -> worker | replies: worker -> parent |
@@ -16,9 +16,9 @@ use crate::ring::{Consumer, Cursors, Producer, Storage};
 use crate::segment::Segment;
 use crate::word::Word;
 
-/// How many tasks can be with one worker at a time. More would let more wait behind a slow one until it is taken back;
-/// fewer would starve a worker of tiny tasks while the parent's thread is not scheduled.
-pub const WORDS: usize = 128;
+/// How many chunks can be with one worker at a time. Fewer would starve a worker of tiny tasks that come one by one, while
+/// the parent's thread is not scheduled; more is memory for nothing.
+pub const WORDS: usize = 256;
 
 /// Bytes of each ring. Longer messages pass through in pieces. Larger rings cost every worker resident memory; smaller
 /// ones make the two sides take turns more often.
@@ -184,7 +184,7 @@ unsafe impl Storage for RingOf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::word::State;
+    use crate::word::Phase;
 
     #[test]
     fn two_mappings_of_a_link_are_one_memory() {
@@ -197,8 +197,9 @@ mod tests {
         let mut room = [0; 8];
         assert_eq!(received.read(&mut room), Ok(5));
         assert_eq!(&room[..5], b"hello");
-        parent.word(3).unwrap().queue();
-        assert_eq!(worker.word(3).unwrap().state(), State::Queued);
+        parent.word(3).unwrap().queue(2);
+        let state = worker.word(3).unwrap().state();
+        assert_eq!((state.phase, state.waiting()), (Phase::Open, 2));
         assert!(parent.word(WORDS).is_none());
     }
 

@@ -8,7 +8,7 @@ use loom::thread;
 
 use crate::flag::Flag;
 use crate::ring::{Consumer, Cursors, Producer, Storage};
-use crate::word::{State, Word};
+use crate::word::{Phase, Step, Word};
 
 const CAPACITY: usize = 2;
 
@@ -145,33 +145,33 @@ fn a_starved_producer_is_always_woken() {
 }
 
 #[test]
-fn starting_and_cancelling_have_one_winner() {
+fn starting_and_cutting_off_have_one_winner() {
     loom::model(|| {
         let word = Arc::new(Word::default());
-        word.queue();
+        word.queue(2);
         let worker = {
             let word = Arc::clone(&word);
-            thread::spawn(move || word.start())
+            thread::spawn(move || (0..2).take_while(|task| word.start(*task) == Step::Run).count())
         };
-        let cancelled = word.cancel();
+        let cut = word.cut(0);
         let started = worker.join().unwrap();
-        assert!(cancelled != started);
-        assert_eq!(word.state(), if cancelled { State::Cancelled } else { State::Started });
+        assert_eq!(cut.len() + started, 2, "each task is the worker's or the parent's");
+        assert!(word.finish(true));
     });
 }
 
 #[test]
-fn a_kill_at_the_deadline_never_hits_the_next_task() {
+fn a_kill_at_the_deadline_never_hits_the_next_chunk() {
     loom::model(|| {
         let words = Arc::new([Word::default(), Word::default()]);
-        words[0].queue();
-        words[1].queue();
+        words[0].queue(1);
+        words[1].queue(1);
         let worker = {
             let words = Arc::clone(&words);
             thread::spawn(move || {
                 for word in words.iter() {
                     // A worker whose DONE fails exits without touching another task.
-                    if !word.start() || !word.finish() {
+                    if word.start(0) != Step::Run || !word.finish(false) {
                         return;
                     }
                 }
@@ -179,11 +179,12 @@ fn a_kill_at_the_deadline_never_hits_the_next_task() {
         };
         let condemned = words[0].condemn();
         worker.join().unwrap();
+        let (first, second) = (words[0].state(), words[1].state());
         if condemned {
-            assert_eq!(words[0].state(), State::Condemned);
-            assert_eq!(words[1].state(), State::Queued);
+            assert_eq!(first.phase, Phase::Condemned);
+            assert_eq!((second.phase, second.started), (Phase::Open, 0));
         } else {
-            assert_eq!(words[1].state(), State::Done);
+            assert_eq!(second.phase, Phase::Done { tiny: false });
         }
     });
 }

@@ -11,7 +11,7 @@ pub use crate::supervisor::job::{Broken, End, Function, Sink};
 pub use crate::supervisor::launcher::{MakeCommand, Start, TemplateProcess};
 pub use crate::supervisor::{Pool, Ticket};
 pub use crate::transport::control::Invitation;
-pub use crate::worker::{Handler, Left, Request, Template, accept, serve};
+pub use crate::worker::{Chunk, Handler, Left, Request, Template, accept, serve};
 pub use fanmap_shm::fd::forsake_all;
 pub use fanmap_shm::process::{Process, empty_stdin};
 pub use fanmap_shm::socket::Socket;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 use crate::outcome::Panic;
-use crate::worker::{self, Handler};
+use crate::worker::{self, Chunk, Handler};
 
 /// The variable that tells a program that it was started as a worker, and by which process.
 pub(crate) const WORKER_VARIABLE: &str = "FANMAP_WORKER_OF";
@@ -150,12 +150,19 @@ impl Handler for Functions {
         self.0.remove(&function);
     }
 
-    fn call(&mut self, function: u64, argument: Vec<u8>) -> Result<Vec<u8>, Vec<u8>> {
-        let result = match self.0.get(&function) {
-            Some(Ok(run)) => run(&argument),
-            Some(Err(why)) => Err(Raised::Codec(why.clone())),
-            None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
-        };
-        result.map_err(|raised| postcard::to_allocvec(&raised).unwrap_or_default())
+    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        while chunk.start().is_some() {
+            let result = match self.0.get(&function) {
+                Some(Ok(run)) => run(&body),
+                Some(Err(why)) => Err(Raised::Codec(why.clone())),
+                None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
+            };
+            chunk.ended();
+            match result {
+                Ok(value) => chunk.values(self, 1, value)?,
+                Err(raised) => chunk.raised(self, postcard::to_allocvec(&raised).unwrap_or_default())?,
+            }
+        }
+        Ok(())
     }
 }

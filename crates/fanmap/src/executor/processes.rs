@@ -266,7 +266,7 @@ impl Control for Remote {
 struct Deliver<R>(Mutex<Option<Promise<R>>>);
 
 impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
-    fn finished(&self, _key: u64, end: End) {
+    fn finished(&self, _first: u64, _count: u32, end: End) {
         if let Some(promise) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
             match decode(end) {
                 Ok(outcome) => promise.complete(outcome),

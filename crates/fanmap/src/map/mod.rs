@@ -125,10 +125,10 @@ impl<I: Iterator, R> Map<I, R> {
             return false;
         };
         // Reserved only now: an input that panics leaves no gap in the order.
-        let index = self.results.reserve();
+        let index = self.results.reserve(1);
         if let Err(error) = (self.feed)(item, index) {
             self.items = None;
-            self.results.put(index, Err(error));
+            self.results.put(index, 1, Err(error));
         }
         true
     }
@@ -159,14 +159,14 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
 
     fn next(&mut self) -> Option<Result<R, Error>> {
         loop {
-            if let Some(finished) = self.results.try_pop() {
+            if let Some((_, finished)) = self.results.try_pop() {
                 return Some(self.hand_out(finished));
             }
             if self.items.is_some() && self.has_room() && self.read_one() {
                 continue;
             }
             match self.results.pop(None) {
-                Popped::Item(finished) => return Some(self.hand_out(finished)),
+                Popped::Items(_, finished) => return Some(self.hand_out(finished)),
                 Popped::Empty => return None,
                 // In a Rust program the signal's handler has done what there was to do.
                 Popped::Interrupted | Popped::TimedOut => {}

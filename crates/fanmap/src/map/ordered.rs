@@ -1,7 +1,7 @@
 //! The meeting point of a map: workers put results in as they come, the consumer takes them out in order.
 //!
 //! # Protocol
-//! The ring is under a mutex that is held for a moment at a time, and no value is dropped under it (a value may be a Python
+//! The order is under a mutex that is held for a moment at a time, and no value is dropped under it (a value may be a Python
 //! object, whose destructor may run anything). The consumer waits on an [`Event`], since its wait must see signals. It looks
 //! at the head after reading the event's epoch, and [`Ordered::put`] moves the epoch after filling the head, so a wake-up
 //! is not lost; a put anywhere else changes nothing for the consumer and wakes nobody. [`Ordered::close`] moves it too: a
@@ -22,8 +22,8 @@ use super::reorder::Reorder;
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Popped<T> {
-    /// The head.
-    Item(T),
+    /// The head, and of how many items it is the value.
+    Items(u64, T),
     /// Nothing is outstanding: it would wait for ever.
     Empty,
     /// The deadline passed first. Everything is as before.
@@ -35,7 +35,7 @@ pub enum Popped<T> {
 /// Results of a map, put in in any order and popped in the order they were reserved in.
 #[derive(Debug)]
 pub struct Ordered<T> {
-    ring: Mutex<Reorder<T>>,
+    order: Mutex<Reorder<T>>,
     head_ready: Event,
     /// Written under the mutex.
     closed: AtomicBool,
@@ -46,39 +46,39 @@ impl<T> Ordered<T> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            ring: Mutex::new(Reorder::new()),
+            order: Mutex::new(Reorder::new()),
             head_ready: Event::new(),
             closed: AtomicBool::new(false),
         }
     }
 
-    /// Makes a place at the end of the order, and gives its index.
-    pub fn reserve(&self) -> u64 {
-        let mut ring = self.ring();
-        let index = ring.reserve();
+    /// Makes `count` places at the end of the order, and gives the first's index.
+    pub fn reserve(&self, count: u64) -> u64 {
+        let mut order = self.order();
+        let index = order.reserve(count);
         if self.is_closed() {
-            // There was nothing in the ring but the new slot, so no value is dropped here.
-            ring.clear();
+            // There was nothing in it but the new places, so no value is dropped here.
+            order.clear();
         }
         index
     }
 
-    /// Puts the value of `index` in its place, and wakes the consumer if it is the one waited for.
+    /// Puts the value of `count` items from `first` on in its place, and wakes the consumer if it is the one waited for.
     ///
     /// A value that nobody will ask for is dropped: after [`close`](Ordered::close), or if the place has a value already.
-    pub fn put(&self, index: u64, value: T) {
-        let mut ring = self.ring();
-        let is_head = index == ring.head();
-        let refused = ring.put(index, value);
-        drop(ring);
+    pub fn put(&self, first: u64, count: u64, value: T) {
+        let mut order = self.order();
+        let is_head = first == order.head();
+        let refused = order.put(first, count, value);
+        drop(order);
         if is_head && refused.is_none() {
             self.head_ready.notify();
         }
     }
 
-    /// The head, if it is there.
-    pub fn try_pop(&self) -> Option<T> {
-        self.ring().pop_head()
+    /// The head, if it is there, and of how many items it is the value.
+    pub fn try_pop(&self) -> Option<(u64, T)> {
+        self.order().pop_head()
     }
 
     /// The head, waiting for it until `deadline` (`None`: however long it takes).
@@ -86,14 +86,14 @@ impl<T> Ordered<T> {
         let mut woke = Wake::Notified;
         loop {
             let epoch = self.head_ready.epoch();
-            let mut ring = self.ring();
-            if let Some(value) = ring.pop_head() {
-                return Popped::Item(value);
+            let mut order = self.order();
+            if let Some((count, value)) = order.pop_head() {
+                return Popped::Items(count, value);
             }
-            if ring.outstanding() == 0 {
+            if order.outstanding() == 0 {
                 return Popped::Empty;
             }
-            drop(ring);
+            drop(order);
             match woke {
                 Wake::Notified => woke = self.head_ready.wait(epoch, deadline),
                 // Only after a last look: what came meanwhile is not lost to the time or the signal.
@@ -106,21 +106,21 @@ impl<T> Ordered<T> {
     /// How many places are reserved and not popped.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.ring().outstanding()
+        self.order().outstanding()
     }
 
     /// How many values are there and not popped.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.ring().ready()
+        self.order().ready()
     }
 
     /// Drops what is there and what comes, and tells a consumer that waits that nothing is outstanding.
     pub fn close(&self) {
-        let mut ring = self.ring();
+        let mut order = self.order();
         self.closed.store(true, Ordering::Release);
-        let values = ring.clear();
-        drop(ring);
+        let values = order.clear();
+        drop(order);
         self.head_ready.notify();
         drop(values);
     }
@@ -131,8 +131,8 @@ impl<T> Ordered<T> {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn ring(&self) -> MutexGuard<'_, Reorder<T>> {
-        self.ring.lock().expect("nothing panics under this lock")
+    fn order(&self) -> MutexGuard<'_, Reorder<T>> {
+        self.order.lock().expect("nothing panics under this lock")
     }
 }
 
@@ -152,14 +152,14 @@ mod tests {
     fn values_leave_in_the_order_of_their_places() {
         let results = Ordered::new();
         assert_eq!(results.pop(None), Popped::Empty);
-        assert_eq!((results.reserve(), results.reserve()), (0, 1));
-        results.put(1, 'b');
+        assert_eq!((results.reserve(1), results.reserve(1)), (0, 1));
+        results.put(1, 1, 'b');
         assert_eq!((results.outstanding(), results.ready()), (2, 1));
         assert_eq!(results.try_pop(), None);
         assert_eq!(results.pop(Some(Instant::now())), Popped::TimedOut);
-        results.put(0, 'a');
-        assert_eq!(results.pop(None), Popped::Item('a'));
-        assert_eq!(results.try_pop(), Some('b'));
+        results.put(0, 1, 'a');
+        assert_eq!(results.pop(None), Popped::Items(1, 'a'));
+        assert_eq!(results.try_pop(), Some((1, 'b')));
         assert_eq!(results.pop(None), Popped::Empty);
     }
 
@@ -168,18 +168,18 @@ mod tests {
         const N: u64 = 500;
         let results = Arc::new(Ordered::new());
         for _ in 0..N {
-            results.reserve();
+            results.reserve(1);
         }
         let putters: Vec<_> = (0..4)
             .map(|which| {
                 let results = Arc::clone(&results);
-                thread::spawn(move || (which..N).step_by(4).for_each(|index| results.put(index, index)))
+                thread::spawn(move || (which..N).step_by(4).for_each(|index| results.put(index, 1, index)))
             })
             .collect();
         for index in 0..N {
             loop {
                 match results.pop(None) {
-                    Popped::Item(value) => break assert_eq!(value, index),
+                    Popped::Items(_, value) => break assert_eq!(value, index),
                     Popped::Interrupted => {}
                     other => panic!("{other:?}"),
                 }
@@ -194,18 +194,18 @@ mod tests {
     fn closing_drops_every_value_and_wakes_the_consumer() {
         let results = Arc::new(Ordered::new());
         let value = Arc::new(());
-        results.reserve();
-        results.reserve();
-        results.put(1, Arc::clone(&value));
+        results.reserve(1);
+        results.reserve(1);
+        results.put(1, 1, Arc::clone(&value));
         let consumer = thread::spawn({
             let results = Arc::clone(&results);
             move || results.pop(None)
         });
         results.close();
         assert_eq!(consumer.join().expect("the consumer panicked"), Popped::Empty);
-        results.put(0, Arc::clone(&value));
-        assert_eq!(results.reserve(), 2);
-        results.put(2, Arc::clone(&value));
+        results.put(0, 1, Arc::clone(&value));
+        assert_eq!(results.reserve(1), 2);
+        results.put(2, 1, Arc::clone(&value));
         assert_eq!(Arc::strong_count(&value), 1);
         assert_eq!(results.outstanding(), 0);
     }

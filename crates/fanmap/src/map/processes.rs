@@ -1,6 +1,5 @@
 //! The map over a pool of processes.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,8 +8,7 @@ use serde::de::DeserializeOwned;
 use super::ordered::Ordered;
 use super::{Finished, Map};
 use crate::error::Error;
-use crate::executor::processes::{ProcessPool, decode, encode};
-use crate::supervisor::Ticket;
+use crate::executor::processes::{Core, ProcessPool, decode, encode};
 use crate::supervisor::job::{End, Function, Sink};
 
 impl ProcessPool {
@@ -30,16 +28,16 @@ impl ProcessPool {
     {
         let function = self.core().function_of(&function)?;
         let results = Arc::new(Ordered::new());
-        let sink = Arc::new(Put {
-            function: Arc::clone(&function),
-            results: Arc::clone(&results),
-        });
-        let core = Arc::clone(self.core());
-        let mut sent = Sent::default();
+        let sent = Sent {
+            core: Arc::clone(self.core()),
+            sink: Arc::new(Put {
+                function: Arc::clone(&function),
+                results: Arc::clone(&results),
+            }),
+        };
         let feed = move |item: I::Item, index| {
-            let sink = Arc::clone(&sink) as Arc<dyn Sink>;
-            sent.push(core.pool.submit(&function, encode(&item)?, sink, index)?);
-            Ok(())
+            let pool = &sent.core.pool;
+            pool.submit_run(&function, encode(&item)?, 1, Arc::clone(&sent.sink), index)
         };
         Ok(Map::new(items.into_iter(), Box::new(feed), results, self.max_workers()))
     }
@@ -52,33 +50,26 @@ struct Put<R> {
 }
 
 impl<R: DeserializeOwned + Send> Sink for Put<R> {
-    fn finished(&self, key: u64, end: End) {
-        let finished = decode(end).map(|outcome| Finished {
-            outcome,
-            took: self.function.mean_task(),
-        });
-        self.results.put(key, finished);
+    fn finished(&self, first: u64, count: u32, end: End) {
+        // One by one: runs are of one task here, but what was cancelled or lost may have been several.
+        for key in first..first + u64::from(count) {
+            let finished = decode(end.clone()).map(|outcome| Finished {
+                outcome,
+                took: self.function.mean_task(),
+            });
+            self.results.put(key, 1, finished);
+        }
     }
 }
 
-/// The tasks of a map that may not have ended. Dropping it with the map cancels those that have not started.
-#[derive(Default)]
-struct Sent(VecDeque<Ticket>);
-
-impl Sent {
-    fn push(&mut self, ticket: Ticket) {
-        while self.0.front().is_some_and(Ticket::has_ended) {
-            self.0.pop_front();
-        }
-        self.0.push_back(ticket);
-    }
+/// What a map has sent. Dropping it with the map cancels what has not started.
+struct Sent {
+    core: Arc<Core>,
+    sink: Arc<dyn Sink>,
 }
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        // From the back: or each one cancelled would make room for the next to start.
-        for ticket in self.0.drain(..).rev() {
-            ticket.cancel();
-        }
+        self.core.pool.cancel(&self.sink, false);
     }
 }

@@ -1,90 +1,99 @@
 //! Results that come in any order, given out in the order of their items. Pure: no lock, no wait.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-/// A ring of slots for the items between the next to be given out (the head) and the last that was read.
+/// What came for the items between the next to be given out (the head) and the last that was read. One value may stand
+/// for a run of items.
 #[derive(Debug)]
 pub struct Reorder<T> {
-    slots: VecDeque<Option<T>>,
-    /// The index of `slots[0]`.
+    /// By the index of the first item: of how many it is, and the value.
+    values: BTreeMap<u64, (u64, T)>,
     head: u64,
-    filled: usize,
+    reserved: u64,
+    /// How many items there are values for.
+    filled: u64,
 }
 
 impl<T> Reorder<T> {
-    /// An empty ring, whose first item will have index 0.
+    /// Nothing reserved; the first item will have index 0.
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            slots: VecDeque::new(),
+            values: BTreeMap::new(),
             head: 0,
+            reserved: 0,
             filled: 0,
         }
     }
 
-    /// Makes a slot at the end of the order, and gives its index.
-    pub fn reserve(&mut self) -> u64 {
-        self.slots.push_back(None);
-        self.head + (self.slots.len() as u64 - 1)
+    /// Makes `count` places at the end of the order, and gives the first's index.
+    pub fn reserve(&mut self, count: u64) -> u64 {
+        let first = self.reserved;
+        self.reserved += count;
+        first
     }
 
-    /// Fills the slot of `index`.
+    /// Puts a value in the places of `count` items from `first` on.
     ///
-    /// Gives back a value that has no place: its slot was never reserved, is filled already, or was popped or cleared.
-    pub fn put(&mut self, index: u64, value: T) -> Option<T> {
-        let slot = index
-            .checked_sub(self.head)
-            .and_then(|offset| usize::try_from(offset).ok())
-            .and_then(|offset| self.slots.get_mut(offset));
-        match slot {
-            Some(slot @ None) => {
-                *slot = Some(value);
-                self.filled += 1;
-                None
-            }
-            Some(Some(_)) | None => Some(value),
+    /// Gives back a value that has no place: one was never reserved, is filled already, or was popped or cleared.
+    pub fn put(&mut self, first: u64, count: u64, value: T) -> Option<T> {
+        let Some(end) = first.checked_add(count).filter(|end| *end <= self.reserved) else {
+            return Some(value);
+        };
+        let before = self.values.range(..end).next_back();
+        if count == 0 || first < self.head || before.is_some_and(|(start, (len, _))| start + len > first) {
+            return Some(value);
         }
+        self.filled += count;
+        self.values.insert(first, (count, value));
+        None
     }
 
-    /// Takes the head's value, if it is there, and moves on to the next.
-    pub fn pop_head(&mut self) -> Option<T> {
+    /// Takes the head's value, if it is there, with the number of its items, and moves on past them.
+    pub fn pop_head(&mut self) -> Option<(u64, T)> {
         if !self.head_is_ready() {
             return None;
         }
-        self.head += 1;
-        self.filled -= 1;
-        self.slots.pop_front().flatten()
+        let (_, (count, value)) = self.values.pop_first()?;
+        self.head += count;
+        self.filled -= count;
+        Some((count, value))
     }
 
     /// Whether the head's value is there.
     #[must_use]
     pub fn head_is_ready(&self) -> bool {
-        matches!(self.slots.front(), Some(Some(_)))
+        self.values
+            .first_key_value()
+            .is_some_and(|(first, _)| *first == self.head)
     }
 
-    /// The index of the head: how many values were popped or cleared.
+    /// The index of the head: how many items' values were popped or cleared.
     #[must_use]
     pub fn head(&self) -> u64 {
         self.head
     }
 
-    /// How many slots are reserved and not popped.
+    /// How many places are reserved and not popped.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.slots.len()
+        usize::try_from(self.reserved - self.head).unwrap_or(usize::MAX)
     }
 
     /// How many of them are filled.
     #[must_use]
     pub fn ready(&self) -> usize {
-        self.filled
+        usize::try_from(self.filled).unwrap_or(usize::MAX)
     }
 
-    /// Gives up every slot, and hands back the values there were. Indices go on from where they were.
+    /// Gives up every place, and hands back the values there were. Indices go on from where they were.
     pub fn clear(&mut self) -> Vec<T> {
-        self.head += self.slots.len() as u64;
+        self.head = self.reserved;
         self.filled = 0;
-        std::mem::take(&mut self.slots).into_iter().flatten().collect()
+        std::mem::take(&mut self.values)
+            .into_values()
+            .map(|(_, value)| value)
+            .collect()
     }
 }
 
@@ -101,25 +110,30 @@ mod tests {
 
     #[test]
     fn a_value_without_a_place_is_given_back() {
-        let mut ring = Reorder::new();
-        assert_eq!(ring.put(0, 'x'), Some('x'), "never reserved");
-        assert_eq!(ring.reserve(), 0);
-        assert_eq!(ring.put(0, 'a'), None);
-        assert_eq!(ring.put(0, 'b'), Some('b'), "filled already");
-        assert_eq!(ring.pop_head(), Some('a'));
-        assert_eq!(ring.put(0, 'c'), Some('c'), "popped");
-        assert_eq!(ring.put(u64::MAX, 'd'), Some('d'));
+        let mut order = Reorder::new();
+        assert_eq!(order.put(0, 1, 'x'), Some('x'), "never reserved");
+        assert_eq!(order.reserve(4), 0);
+        assert_eq!(order.put(1, 2, 'a'), None);
+        for (first, count) in [(1, 1), (2, 1), (0, 2), (0, 4), (2, 2), (3, 2), (3, 0)] {
+            assert_eq!(order.put(first, count, 'b'), Some('b'), "{first} {count}");
+        }
+        assert_eq!(order.put(0, 1, 'c'), None);
+        assert_eq!(order.pop_head(), Some((1, 'c')));
+        assert_eq!(order.put(0, 1, 'd'), Some('d'), "popped");
+        assert_eq!(order.put(u64::MAX, 1, 'e'), Some('e'));
+        assert_eq!(order.pop_head(), Some((2, 'a')));
+        assert_eq!(order.pop_head(), None);
     }
 
     #[test]
     fn after_clearing_indices_go_on() {
-        let mut ring = Reorder::new();
-        assert_eq!((ring.reserve(), ring.reserve()), (0, 1));
-        assert_eq!(ring.put(1, 'b'), None);
-        assert_eq!(ring.clear(), ['b']);
-        assert_eq!(ring.put(0, 'a'), Some('a'));
+        let mut order = Reorder::new();
+        assert_eq!((order.reserve(1), order.reserve(1)), (0, 1));
+        assert_eq!(order.put(1, 1, 'b'), None);
+        assert_eq!(order.clear(), ['b']);
+        assert_eq!(order.put(0, 1, 'a'), Some('a'));
         assert_eq!(
-            (ring.outstanding(), ring.ready(), ring.reserve(), ring.head()),
+            (order.outstanding(), order.ready(), order.reserve(1), order.head()),
             (0, 0, 2, 2)
         );
     }
@@ -127,22 +141,25 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_order_they_come_in_they_leave_in_order(
-            arrivals in (0u64..60).prop_flat_map(|n| Just((0..n).collect::<Vec<_>>()).prop_shuffle()),
+            (runs, arrivals) in prop::collection::vec(1u64..5, 0..40).prop_flat_map(|runs| {
+                let arrivals = (0..runs.len()).collect::<Vec<_>>();
+                (Just(runs), Just(arrivals).prop_shuffle())
+            }),
         ) {
-            let mut ring = Reorder::new();
-            for index in 0..arrivals.len() as u64 {
-                prop_assert_eq!(ring.reserve(), index);
-            }
-            let mut left = Vec::new();
-            for (came, index) in arrivals.iter().enumerate() {
-                prop_assert_eq!(ring.put(*index, *index), None);
-                while let Some(value) = ring.pop_head() {
-                    left.push(value);
+            let mut order = Reorder::new();
+            let firsts: Vec<u64> = runs.iter().map(|count| order.reserve(*count)).collect();
+            let (mut left, mut came) = (Vec::new(), 0);
+            for at in arrivals {
+                prop_assert_eq!(order.put(firsts[at], runs[at], at), None);
+                came += runs[at];
+                while let Some((count, at)) = order.pop_head() {
+                    prop_assert_eq!(count, runs[at]);
+                    left.push(at);
                 }
-                prop_assert_eq!(ring.ready() + left.len(), came + 1);
-                prop_assert_eq!(ring.outstanding() + left.len(), arrivals.len());
+                let gone: u64 = left.iter().map(|at| runs[*at]).sum();
+                prop_assert_eq!(order.ready() as u64 + gone, came);
             }
-            prop_assert_eq!(left, (0..arrivals.len() as u64).collect::<Vec<_>>());
+            prop_assert_eq!(left, (0..runs.len()).collect::<Vec<_>>());
         }
     }
 }

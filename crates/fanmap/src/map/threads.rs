@@ -96,7 +96,7 @@ struct Apply<T, F, R> {
 
 impl<T, F, R> Apply<T, F, R> {
     fn put(results: &Ordered<Result<Finished<R>, Error>>, index: u64, outcome: Outcome<R>, took: Option<Duration>) {
-        results.put(index, Ok(Finished { outcome, took }));
+        results.put(index, 1, Ok(Finished { outcome, took }));
     }
 }
 
@@ -130,6 +130,6 @@ where
     }
 
     fn fail(self: Box<Self>, why: &Error) {
-        self.results.put(self.index, Err(why.clone()));
+        self.results.put(self.index, 1, Err(why.clone()));
     }
 }

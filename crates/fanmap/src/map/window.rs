@@ -29,6 +29,43 @@ impl Window {
     pub const fn has_room(&self, items: usize, bytes: usize) -> bool {
         items == 0 || (items < self.max_items && bytes < self.max_bytes)
     }
+
+    /// How many items to read next, at most `run`, when so many items and bytes are in flight. 0: none before another
+    /// result was handed out.
+    ///
+    /// While there is something to do it waits until a whole run fits, or a quarter of the window: items read one by one,
+    /// as one result after the other is handed out, would travel one by one.
+    #[must_use]
+    pub fn next_run(&self, items: usize, bytes: usize, run: usize) -> usize {
+        if !self.has_room(items, bytes) {
+            return 0;
+        }
+        let room = self.max_items.saturating_sub(items).max(1);
+        let least = run.min(self.max_items / 4).max(1);
+        if room < least && items > 0 { 0 } else { room.min(run) }
+    }
+}
+
+/// How much work a run of items read together should be. Shorter, and its message costs more than it carries; longer, and
+/// it must be decoded by two workers more often, when a part of it is taken back from the one that has it.
+const RUN: Duration = Duration::from_millis(1);
+
+/// The most items of a run. More would save nothing more.
+const LONGEST_RUN: usize = 4096;
+
+/// How many items to read and encode together, when `sent` were sent so far: a millisecond of work (`RUN`).
+///
+/// As long as nothing is known of the tasks it grows with what was sent. That is no risk: workers have room for few tasks
+/// then, and are sent parts of a run.
+#[must_use]
+pub fn run_for(sent: usize, mean_task: Option<Duration>) -> usize {
+    match mean_task {
+        None => (sent / 8).clamp(1, LONGEST_RUN / 16),
+        Some(mean) => {
+            let fit = RUN.as_nanos() / mean.as_nanos().max(1);
+            usize::try_from(fit).unwrap_or(usize::MAX).clamp(1, LONGEST_RUN)
+        }
+    }
 }
 
 /// How much work there should be for each worker when the consumer comes back.
@@ -41,12 +78,12 @@ const AHEAD: Duration = Duration::from_millis(50);
 ///
 /// Fewer, and tasks of a few microseconds do not last while the consumer is away; more, and items that are small to us
 /// but large in memory (each may be a path to a gigabyte) make memory grow before anybody has looked at the first.
-const MOST: usize = 4096;
+const MOST: usize = 1 << 15;
 
 /// How many items to read ahead where the user did not say: 50 ms of work for each worker (`AHEAD`).
 ///
 /// At least two for each worker and one more, so that each has its next when it ends one and the consumer holds one; at most
-/// 4096 (`MOST`). As long as `mean_task` is not known, the least: the first tasks tell.
+/// 32768 (`MOST`). As long as `mean_task` is not known, the least: the first tasks tell.
 #[must_use]
 pub fn items_for(workers: usize, mean_task: Option<Duration>) -> usize {
     let least = workers.saturating_mul(2).saturating_add(1);
@@ -74,7 +111,22 @@ mod tests {
         assert_eq!(items_for(4, Some(Duration::from_millis(1))), 200);
         assert_eq!(items_for(4, Some(Duration::from_secs(1))), 9);
         assert_eq!(items_for(4, Some(Duration::ZERO)), MOST);
-        assert_eq!(items_for(5000, Some(Duration::ZERO)), 10_001);
+        assert_eq!(items_for(20_000, Some(Duration::ZERO)), 40_001);
+        assert_eq!(run_for(0, Some(Duration::ZERO)), LONGEST_RUN);
+        assert_eq!(run_for(0, Some(Duration::from_secs(1))), 1);
+        assert_eq!((run_for(0, None), run_for(80, None)), (1, 10));
+    }
+
+    #[test]
+    fn a_run_waits_until_it_fits_unless_nothing_is_in_flight() {
+        let window = Window::of_items(100);
+        assert_eq!(window.next_run(0, 0, 30), 30);
+        assert_eq!(window.next_run(80, 0, 30), 0, "a quarter of the window is not free");
+        assert_eq!(window.next_run(70, 0, 30), 30);
+        assert_eq!(window.next_run(75, 0, 30), 25);
+        assert_eq!(window.next_run(100, 0, 1), 0);
+        assert_eq!(Window::of_items(1).next_run(0, 0, 30), 1);
+        assert_eq!(Window::of_items(3).next_run(2, 0, 30), 1);
     }
 
     #[test]
@@ -90,6 +142,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn there_is_always_something_to_read_for_an_idle_map(most in 1usize..100, run in 1usize..100, bytes in any::<usize>()) {
+            let window = Window { max_items: most, max_bytes: 1 };
+            prop_assert!((1..=run.min(most)).contains(&window.next_run(0, bytes, run)));
+        }
+
         #[test]
         fn every_worker_has_its_next_item(workers in 1usize..10_000, nanos in any::<u64>()) {
             let items = items_for(workers, Some(Duration::from_nanos(nanos)));

@@ -1,5 +1,6 @@
 //! What the supervisor is given to do: a function, an argument, and where the outcome goes.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use fanmap_shm::link::Link;
 
 use crate::outcome::Outcome;
 use crate::supervisor::policy;
+use crate::transport::frame::Part;
 use crate::transport::stream::Body;
 
 /// Why a pool cannot go on.
@@ -31,8 +33,14 @@ pub enum End {
 
 /// Where ends go. Called once for each task, from the supervisor's thread or from the one that cancelled; must not wait.
 pub trait Sink: Send + Sync {
-    /// The task that was submitted with `key` has ended.
-    fn finished(&self, key: u64, end: End);
+    /// The tasks with the keys from `first` on, `count` of them, have ended. Values are encoded together, as the worker's
+    /// handler does it; any other end is the same for all of them.
+    fn finished(&self, first: u64, count: u32, end: End);
+}
+
+/// Whether two sinks are the same one.
+pub(super) fn same_sink(one: &Arc<dyn Sink>, other: &Arc<dyn Sink>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// A function that workers know, or will once a task needs it. They forget it when the last reference is dropped.
@@ -73,9 +81,9 @@ impl Function {
         }
     }
 
-    /// One more task took `nanos`. Only called under the pool's lock, so no update is lost.
-    pub(super) fn took(&self, nanos: u64) {
-        let mean = policy::mean(self.mean_task(), Duration::from_nanos(nanos.min(u64::MAX / 16)));
+    /// `count` more tasks took `nanos` together. Only called under the pool's lock, so no update is lost.
+    pub(super) fn took(&self, nanos: u64, count: u32) {
+        let mean = policy::mean(self.mean_task(), Duration::from_nanos(nanos.min(u64::MAX / 16)), count);
         let nanos = u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX - 1);
         self.mean_nanos.store(nanos, Ordering::Relaxed);
     }
@@ -89,7 +97,7 @@ impl Drop for Function {
     }
 }
 
-/// Where a task is. Read and changed only under the pool's lock; the mutex merely lets the job be shared.
+/// Where a job is. Read and changed only under the pool's lock; the mutex merely lets the job be shared.
 #[derive(Debug)]
 pub(super) enum Place {
     /// In the pool's queue.
@@ -100,17 +108,40 @@ pub(super) enum Place {
     Ended,
 }
 
-/// One task, as the pool sees it.
+/// One task, or a run of them whose arguments are encoded together, as the pool sees it.
+///
+/// A run is cut into jobs as workers have room for it; they share the body.
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) function: Arc<Function>,
-    pub(super) argument: Body,
+    pub(super) body: Body,
+    /// Which of the arguments in the body are this job's.
+    pub(super) part: Part,
     pub(super) sink: Arc<dyn Sink>,
+    /// The first task's.
     pub(super) key: u64,
     pub(super) place: Mutex<Place>,
 }
 
 impl Job {
+    /// How many tasks it is.
+    pub(super) fn count(&self) -> u32 {
+        self.part.count
+    }
+
+    /// A job of its own for some of the tasks, by number within this one.
+    pub(super) fn cut(&self, id: u64, tasks: Range<u32>) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            function: Arc::clone(&self.function),
+            body: Arc::clone(&self.body),
+            key: self.key + u64::from(tasks.start),
+            part: self.part.of(tasks),
+            sink: Arc::clone(&self.sink),
+            place: Mutex::new(Place::Queued),
+        })
+    }
+
     /// Moves the job to `place`; returns where it was.
     pub(super) fn move_to(&self, place: Place) -> Place {
         std::mem::replace(&mut *self.place.lock().unwrap_or_else(PoisonError::into_inner), place)

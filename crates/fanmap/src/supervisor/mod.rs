@@ -42,6 +42,7 @@ use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
 use fanmap_shm::process::Process;
 use fanmap_shm::signals;
+use fanmap_shm::word::{self, MOST_TASKS};
 
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
@@ -51,6 +52,7 @@ use crate::supervisor::launcher::{Launcher, Start};
 use crate::supervisor::seat::Seat;
 use crate::supervisor::state::{Phase, Setup, State};
 use crate::transport::control::Report;
+use crate::transport::frame::Part;
 
 /// A pool of supervised worker processes, in bytes.
 ///
@@ -146,6 +148,44 @@ impl Pool {
         sink: Arc<dyn Sink>,
         key: u64,
     ) -> Result<Ticket, Error> {
+        let job = self.queue(function, argument, 1, sink, key)?;
+        Ok(Ticket {
+            job,
+            shared: Arc::clone(&self.shared),
+        })
+    }
+
+    /// Submits a run of `count` tasks, whose arguments are encoded together in `arguments`. They are tasks of their own
+    /// all the same: they may be worked on by several workers, and their ends go to `sink` as they come, with the keys from
+    /// `first` on. They are cancelled by [`Pool::cancel`].
+    ///
+    /// # Errors
+    /// As [`Pool::submit`]; [`ErrorKind::InvalidInput`] for no task, or more than 2^28 - 1.
+    pub fn submit_run(
+        &self,
+        function: &Arc<Function>,
+        arguments: Vec<u8>,
+        count: u32,
+        sink: Arc<dyn Sink>,
+        first: u64,
+    ) -> Result<(), Error> {
+        if count == 0 || count > MOST_TASKS {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("a run has at least 1 task and at most {MOST_TASKS}, not {count}"),
+            ));
+        }
+        self.queue(function, arguments, count, sink, first).map(drop)
+    }
+
+    fn queue(
+        &self,
+        function: &Arc<Function>,
+        body: Vec<u8>,
+        count: u32,
+        sink: Arc<dyn Sink>,
+        key: u64,
+    ) -> Result<Arc<Job>, Error> {
         let mut state = self.shared.lock()?;
         match &state.phase {
             Phase::Open => {}
@@ -160,7 +200,8 @@ impl Pool {
         let job = Arc::new(Job {
             id: state.next_id(),
             function: Arc::clone(function),
-            argument: Arc::new(argument),
+            body: Arc::new(body),
+            part: Part::all(count),
             sink,
             key,
             place: Mutex::new(Place::Queued),
@@ -168,10 +209,21 @@ impl Pool {
         state.queue.push_back(Arc::clone(&job));
         state.dispatch();
         Shared::start_workers(&self.shared, &mut state)?;
-        Ok(Ticket {
-            job,
-            shared: Arc::clone(&self.shared),
-        })
+        Ok(job)
+    }
+
+    /// Cancels every task that was submitted with this sink and has not started; with `kill`, workers that run one are
+    /// ended. The sink is told of all of them.
+    pub fn cancel(&self, sink: &Arc<dyn Sink>, kill: bool) {
+        let Ok(mut state) = self.shared.lock() else {
+            return;
+        };
+        state.cancel_of(sink, kill);
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        owed.into_iter().for_each(state::Owed::deliver);
+        // What was cancelled may have been the last that a closing pool waited for.
+        self.shared.bell.ring();
     }
 
     /// Takes no more tasks. What was submitted is finished, or cancelled as far as it has not started; then the workers
@@ -337,7 +389,9 @@ impl Pool {
     /// How many tasks have not been given to a worker.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.lock().map_or(0, |state| state.queue.len())
+        self.shared
+            .lock()
+            .map_or(0, |state| state.queue.iter().map(|job| job.count() as usize).sum())
     }
 
     /// Why the pool cannot go on, if so.
@@ -388,9 +442,10 @@ impl Ticket {
             return false;
         };
         match &*self.job.place.lock().unwrap_or_else(PoisonError::into_inner) {
-            Place::Sent { link, slot, .. } => link
-                .word(*slot as usize)
-                .is_some_and(|word| matches!(word.state(), fanmap_shm::word::State::Started)),
+            Place::Sent { link, slot, .. } => link.word(*slot as usize).is_some_and(|word| {
+                let state = word.state();
+                state.phase == word::Phase::Open && state.started > 0
+            }),
             Place::Queued | Place::Ended => false,
         }
     }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use fanmap_shm::link::WORDS;
-
 /// How much work to send ahead to one worker. Less, and a worker of tiny tasks runs dry while the parent's thread waits
 /// for its turn on a busy core; more only makes taking back dearer when another worker falls idle.
 const AHEAD: Duration = Duration::from_millis(2);
+
+/// The most tasks with one worker, however little they take.
+const MOST_AHEAD: usize = 1 << 16;
 
 /// How many workers in a row may end before they were ready. One can be bad luck (the machine short of memory for a
 /// moment); more means that no worker can live here, and starting them for ever would hide why.
@@ -14,17 +15,25 @@ const FAILED_STARTS: u32 = 3;
 
 /// How many tasks may be with one worker at a time, the one that runs included.
 ///
-/// `mean` is what tasks of this kind have taken so far; `growing` says that more workers could still be started. While
-/// they could, nobody is sent a second task: it would wait behind the first instead of waking a worker of its own.
+/// `mean` is what tasks of this kind have taken so far; `growing` says that more workers could still be started. As long
+/// as nothing is known of the tasks and they could, nobody is sent a second one: it would wait behind the first instead of
+/// waking a worker of its own.
 pub(super) fn credit(mean: Option<Duration>, growing: bool) -> usize {
     match mean {
-        _ if growing => 1,
+        None if growing => 1,
         None => 2,
         Some(mean) => {
             let fit = AHEAD.as_nanos() / mean.as_nanos().max(1);
-            usize::try_from(fit).unwrap_or(usize::MAX).clamp(2, WORDS)
+            let least = if growing { 1 } else { 2 };
+            usize::try_from(fit).unwrap_or(usize::MAX).clamp(least, MOST_AHEAD)
         }
     }
+}
+
+/// How many tasks to send now to a worker that has `load`: none until half of its credit is used up, or the worker of tiny
+/// tasks would be sent them one by one.
+pub(super) fn refill(load: usize, credit: usize) -> usize {
+    if load <= credit / 2 { credit - load } else { 0 }
 }
 
 /// How many workers to start now, for `queued` tasks that nobody has, when `unused` workers are starting or idle,
@@ -38,12 +47,14 @@ pub(super) fn share(waiting: usize) -> usize {
     waiting.div_ceil(2)
 }
 
-/// The new mean of task times after one more.
-pub(super) fn mean(before: Option<Duration>, task: Duration) -> Duration {
+/// The new mean of task times after `count` more took `total` together.
+pub(super) fn mean(before: Option<Duration>, total: Duration, count: u32) -> Duration {
+    let latest = total / count.max(1);
     match before {
-        None => task,
-        // An eighth of the way each time: a single slow task does not make the next hundred look slow.
-        Some(before) => (before * 7 + task) / 8,
+        None => latest,
+        // An eighth of the way for one task: a single slow one does not make the next hundred look slow. A run of many
+        // tells as much as the many do.
+        Some(before) => (before * 7 + latest * count) / (7 + count),
     }
 }
 
@@ -62,8 +73,9 @@ mod tests {
         assert_eq!(credit(None, false), 2);
         assert_eq!(credit(Some(Duration::from_secs(1)), false), 2);
         assert_eq!(credit(Some(Duration::from_micros(100)), false), 20);
-        assert_eq!(credit(Some(Duration::ZERO), false), WORDS);
-        assert_eq!(credit(Some(Duration::ZERO), true), 1);
+        assert_eq!(credit(Some(Duration::ZERO), false), MOST_AHEAD);
+        assert_eq!(credit(None, true), 1);
+        assert_eq!(credit(Some(Duration::from_secs(1)), true), 1);
     }
 
     proptest! {
@@ -78,14 +90,23 @@ mod tests {
         }
 
         #[test]
+        fn a_worker_with_nothing_is_always_sent_something(load in 0usize..100, credit in 1usize..100) {
+            let tasks = refill(load, credit);
+            prop_assert!(load + tasks <= load.max(credit));
+            prop_assert!(load > 0 || tasks == credit);
+        }
+
+        #[test]
         fn an_idle_worker_always_gets_something(waiting in 1usize..200) {
             prop_assert!((1..=waiting).contains(&share(waiting)));
         }
 
         #[test]
-        fn the_mean_stays_between_its_parts(before in 0u64..1_000_000_000, task in 0u64..1_000_000_000) {
+        fn the_mean_stays_between_its_parts(
+            before in 0u64..1_000_000_000, task in 0u64..1_000_000_000, count in 1u32..10_000,
+        ) {
             let (before, task) = (Duration::from_nanos(before), Duration::from_nanos(task));
-            let after = mean(Some(before), task);
+            let after = mean(Some(before), task * count, count);
             prop_assert!(after <= before.max(task) && after + Duration::from_nanos(1) >= before.min(task));
         }
     }

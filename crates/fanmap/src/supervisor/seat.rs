@@ -1,6 +1,7 @@
 //! The parent's record of one worker: its link, what it was sent, how far it is.
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use fanmap_shm::bell::Bell;
@@ -8,12 +9,13 @@ use fanmap_shm::link::{Link, WORDS};
 use fanmap_shm::process::Process;
 use fanmap_shm::ring::Corrupt;
 use fanmap_shm::socket::Socket;
-use fanmap_shm::word::State;
+use fanmap_shm::word::{Phase, State, Word};
 
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{Exit, Outcome};
-use crate::supervisor::job::{Job, Place};
+use crate::supervisor::job::{Job, Place, Sink, same_sink};
 use crate::supervisor::launcher::Launched;
+use crate::supervisor::policy;
 use crate::transport::frame::Kind;
 use crate::transport::stream::{Body, FrameReader, FrameWriter, no_body};
 
@@ -28,11 +30,26 @@ pub(super) enum Stage {
     Leaving,
 }
 
-/// A task that the worker was sent and has not answered for.
+/// A chunk that the worker was sent and is not through with.
 struct Sent {
     job: Arc<Job>,
     slot: u32,
+    /// How many of its tasks the worker has answered for.
+    answered: u32,
+    /// How many it may start: the others were cut off.
+    limit: u32,
 }
+
+/// What is left of a worker that has ended.
+pub(super) struct Remains {
+    /// Tasks that ended with it.
+    pub(super) lost: Vec<Cut>,
+    /// Tasks for others to do: not started, or so tiny that their results were not published yet.
+    pub(super) unfinished: Vec<Cut>,
+}
+
+/// Some tasks of a job, by number within it.
+pub(super) type Cut = (Arc<Job>, Range<u32>);
 
 /// What a worker said.
 pub(super) enum Said {
@@ -40,8 +57,8 @@ pub(super) enum Said {
     Ready,
     /// It cannot get ready, and why.
     Refused(Vec<u8>),
-    /// A task ended.
-    Finished(Arc<Job>, Outcome<Vec<u8>, Vec<u8>>),
+    /// Tasks of a job ended: those of the range.
+    Finished(Cut, Outcome<Vec<u8>, Vec<u8>>),
 }
 
 /// One worker, seen from the parent.
@@ -63,6 +80,8 @@ pub(super) struct Seat {
     calls: FrameWriter,
     replies: FrameReader,
     in_flight: VecDeque<Sent>,
+    /// How many tasks it has and has not answered for.
+    load: usize,
     free_slots: Vec<u32>,
     known: HashSet<u64>,
     sent: u64,
@@ -94,6 +113,7 @@ impl Seat {
             calls: FrameWriter::new(calls),
             replies: FrameReader::new(replies),
             in_flight: VecDeque::new(),
+            load: 0,
             free_slots: (0..WORDS as u32).rev().collect(),
             known: HashSet::new(),
             sent: 0,
@@ -107,12 +127,19 @@ impl Seat {
 
     /// How many tasks it has, the one that runs included.
     pub(super) fn load(&self) -> usize {
-        self.in_flight.len()
+        self.load
     }
 
-    /// Whether it can be sent a task when `credit` may be with it.
-    pub(super) fn has_room(&self, credit: usize) -> bool {
-        self.stage == Stage::Ready && self.load() < credit && self.calls.is_flushed() && !self.free_slots.is_empty()
+    /// How many tasks it can be sent when `credit` may be with it.
+    pub(super) fn room(&self, credit: usize) -> u32 {
+        if self.stage != Stage::Ready || !self.calls.is_flushed() || self.free_slots.is_empty() {
+            return 0;
+        }
+        let room = u32::try_from(policy::refill(self.load, credit)).unwrap_or(u32::MAX);
+        match self.max_tasks {
+            None => room,
+            Some(most) => room.min(u32::try_from(most.saturating_sub(self.sent)).unwrap_or(u32::MAX)),
+        }
     }
 
     /// Whether it has nothing to do and could be sent a task.
@@ -130,7 +157,7 @@ impl Seat {
         self.stage == Stage::Leaving && self.in_flight.is_empty()
     }
 
-    /// Sends a task. Only when [`Seat::has_room`].
+    /// Sends a job. Only when there is [`Seat::room`] for it.
     pub(super) fn send(&mut self, job: Arc<Job>) {
         let slot = self.free_slots.pop().expect("a seat with room has a free slot");
         if self.known.insert(job.function.id) {
@@ -140,20 +167,27 @@ impl Seat {
         self.link
             .word(slot as usize)
             .expect("slots come from the range of words")
-            .queue();
+            .queue(job.count());
         let kind = Kind::Call {
             slot,
             id: job.id,
             function: job.function.id,
+            part: job.part,
         };
-        self.calls.push(kind, Arc::clone(&job.argument));
+        self.calls.push(kind, Arc::clone(&job.body));
         job.move_to(Place::Sent {
             link: Arc::clone(&self.link),
             slot,
             seat: self.key,
         });
-        self.in_flight.push_back(Sent { job, slot });
-        self.sent += 1;
+        self.load += job.count() as usize;
+        self.sent += u64::from(job.count());
+        self.in_flight.push_back(Sent {
+            slot,
+            answered: 0,
+            limit: job.count(),
+            job,
+        });
         if self.max_tasks.is_some_and(|most| self.sent >= most) {
             self.dismiss();
         }
@@ -256,97 +290,182 @@ impl Seat {
                 Some(Said::Ready)
             }
             Kind::Refused => Some(Said::Refused(body)),
-            Kind::Skipped { id } => {
-                let state = self.front(id, &[State::Cancelled, State::TakenBack])?;
-                let sent = self.settle();
-                debug_assert!(state == State::TakenBack || sent.job.has_ended());
+            Kind::Values { id, count, nanos, last } => {
+                let cut = self.answer(id, count, nanos, last)?;
+                Some(Said::Finished(cut, Outcome::Value(body)))
+            }
+            Kind::Raised { id, nanos, last } => {
+                let cut = self.answer(id, 1, nanos, last)?;
+                Some(Said::Finished(cut, Outcome::Raised(body)))
+            }
+            Kind::Over { id } => {
+                let front = self.in_flight.front().ok_or(Corrupt)?;
+                if front.job.id != id || front.answered != front.limit {
+                    return Err(Corrupt);
+                }
+                self.settle()?;
                 None
-            }
-            Kind::Value { id, nanos } => {
-                self.front(id, &[State::Done])?;
-                let sent = self.settle();
-                sent.job.function.took(nanos);
-                Some(Said::Finished(sent.job, Outcome::Value(body)))
-            }
-            Kind::Raised { id, nanos } => {
-                self.front(id, &[State::Done])?;
-                let sent = self.settle();
-                sent.job.function.took(nanos);
-                Some(Said::Finished(sent.job, Outcome::Raised(body)))
             }
             _ => return Err(Corrupt),
         })
     }
 
-    /// A worker answers for its tasks in order: the state of the one at the front, which must be `id` and in one of the
-    /// states `allowed`.
-    fn front(&self, id: u64, allowed: &[State]) -> Result<State, Corrupt> {
-        let front = self.in_flight.front().ok_or(Corrupt)?;
-        let state = self.state_of(front);
-        (front.job.id == id && allowed.contains(&state))
-            .then_some(state)
-            .ok_or(Corrupt)
+    /// The worker answers for the next `count` tasks of the chunk at the front, which must be `id`: it works on its chunks in
+    /// order, and answers for none that it has not started.
+    fn answer(&mut self, id: u64, count: u32, nanos: u64, last: bool) -> Result<Cut, Corrupt> {
+        let front = self.in_flight.front_mut().ok_or(Corrupt)?;
+        let state = self.link.word(front.slot as usize).ok_or(Corrupt)?.state();
+        let end = front.answered.checked_add(count).ok_or(Corrupt)?;
+        if front.job.id != id || count == 0 || end > state.started || end > front.limit {
+            return Err(Corrupt);
+        }
+        let cut = (Arc::clone(&front.job), front.answered..end);
+        front.answered = end;
+        self.load -= count as usize;
+        cut.0.function.took(nanos, count);
+        if last {
+            if end != front.limit {
+                return Err(Corrupt);
+            }
+            self.settle()?;
+        }
+        Ok(cut)
     }
 
-    fn settle(&mut self) -> Sent {
-        let sent = self.in_flight.pop_front().expect("`front` has looked at it");
-        if let Some(word) = self.link.word(sent.slot as usize) {
-            word.free();
+    /// The worker is through with the chunk at the front, and looks at its word no more.
+    fn settle(&mut self) -> Result<(), Corrupt> {
+        let sent = self.in_flight.pop_front().ok_or(Corrupt)?;
+        let word = self.link.word(sent.slot as usize).ok_or(Corrupt)?;
+        if !matches!(word.state().phase, Phase::Done { .. }) {
+            return Err(Corrupt);
         }
+        word.free();
         self.free_slots.push(sent.slot);
-        sent
+        Ok(())
     }
 
     fn state_of(&self, sent: &Sent) -> State {
-        self.link
-            .word(sent.slot as usize)
-            .map_or(State::Free, |word| word.state())
+        let word = self.link.word(sent.slot as usize);
+        word.expect("slots come from the range of words").state()
     }
 
     /// How many of its tasks have not started.
     pub(super) fn waiting(&self) -> usize {
         self.in_flight
             .iter()
-            .filter(|sent| self.state_of(sent) == State::Queued)
-            .count()
+            .map(|sent| self.state_of(sent).waiting() as usize)
+            .sum()
     }
 
     /// Takes back up to `count` tasks that have not started, the last ones first. In the order they were sent.
-    pub(super) fn take_back(&mut self, count: usize) -> Vec<Arc<Job>> {
+    pub(super) fn take_back(&mut self, count: usize) -> Vec<Cut> {
+        let mut left = u32::try_from(count).unwrap_or(u32::MAX);
         let mut taken = Vec::new();
-        for sent in self.in_flight.iter().rev() {
-            if taken.len() == count {
+        for at in (0..self.in_flight.len()).rev() {
+            if left == 0 {
                 break;
             }
-            if self.link.word(sent.slot as usize).is_some_and(|word| word.take_back()) {
-                sent.job.move_to(Place::Queued);
-                taken.push(Arc::clone(&sent.job));
+            let keep = self.in_flight[at].limit.saturating_sub(left);
+            let cut = self.cut_off(at, keep);
+            left -= u32::try_from(cut.1.len()).unwrap_or(0).min(left);
+            if !cut.1.is_empty() {
+                taken.push(cut);
             }
         }
         taken.reverse();
         taken
     }
 
-    /// The worker has ended: the tasks that are lost with it, and those that it had not started, in order.
-    pub(super) fn bury(&mut self) -> (Vec<Arc<Job>>, Vec<Arc<Job>>) {
-        let (mut lost, mut unstarted) = (Vec::new(), Vec::new());
-        for sent in std::mem::take(&mut self.in_flight) {
-            match self
-                .link
-                .word(sent.slot as usize)
-                .map_or(State::Free, |word| word.state())
-            {
-                State::Queued => {
-                    sent.job.move_to(Place::Queued);
-                    unstarted.push(sent.job);
-                }
-                State::Started | State::Done => lost.push(sent.job),
-                // Cancelled and condemned ones were settled by whoever did it, taken back ones are elsewhere. A word of
-                // nonsense comes from a worker that broke the link: its task is lost.
-                State::Cancelled | State::Condemned | State::TakenBack => {}
-                State::Free => lost.push(sent.job),
+    /// Takes back the tasks with this sink that have not started. With `give_up` the one that runs is given up as well, and the
+    /// worker ended.
+    pub(super) fn take_back_of(&mut self, sink: &Arc<dyn Sink>, give_up: bool) -> Vec<Cut> {
+        let mut taken = Vec::new();
+        for at in 0..self.in_flight.len() {
+            if !same_sink(&self.in_flight[at].job.sink, sink) {
+                continue;
+            }
+            taken.push(self.cut_off(at, 0));
+            let sent = &self.in_flight[at];
+            let word = self.link.word(sent.slot as usize);
+            if give_up && sent.answered < sent.limit && word.is_some_and(Word::condemn) {
+                taken.push((Arc::clone(&sent.job), sent.answered..sent.limit));
+                sent.job.move_to(Place::Ended);
+                self.kill();
             }
         }
-        (lost, unstarted)
+        taken.retain(|(_, tasks)| !tasks.is_empty());
+        taken
+    }
+
+    /// Takes back a job of which nothing has started: false if something has.
+    pub(super) fn cancel(&mut self, job: &Arc<Job>) -> bool {
+        self.position(job)
+            .is_some_and(|at| self.cut_off(at, 0).1.len() == job.count() as usize)
+    }
+
+    /// Gives up a job that runs, and ends the worker: false if it does not run.
+    pub(super) fn condemn(&mut self, job: &Arc<Job>) -> bool {
+        let word = self.position(job).map(|at| self.in_flight[at].slot as usize);
+        let condemned = word.and_then(|slot| self.link.word(slot)).is_some_and(Word::condemn);
+        if condemned {
+            self.kill();
+        }
+        condemned
+    }
+
+    /// Where a job is among those in flight. From the back: one that was taken back and came again is there twice.
+    fn position(&self, job: &Arc<Job>) -> Option<usize> {
+        self.in_flight.iter().rposition(|sent| Arc::ptr_eq(&sent.job, job))
+    }
+
+    /// Keeps `keep` tasks of a chunk here; those from there on, as far as they have not started, are somebody else's.
+    fn cut_off(&mut self, at: usize, keep: u32) -> Cut {
+        let sent = &mut self.in_flight[at];
+        let word = self.link.word(sent.slot as usize);
+        let tasks = word.expect("slots come from the range of words").cut(keep);
+        if !tasks.is_empty() {
+            // A worker that scribbles into its word is found out when it answers.
+            let end = sent.limit;
+            let start = tasks.start.clamp(sent.answered, end);
+            sent.limit = start;
+            self.load -= (end - start) as usize;
+            return (Arc::clone(&sent.job), start..end);
+        }
+        (Arc::clone(&sent.job), 0..0)
+    }
+
+    /// The worker has ended: what became of its tasks.
+    pub(super) fn bury(&mut self) -> Remains {
+        let (mut lost, mut unfinished) = (Vec::new(), Vec::new());
+        self.load = 0;
+        for sent in std::mem::take(&mut self.in_flight) {
+            if sent.job.has_ended() {
+                continue; // given up, or cancelled, by somebody who has told
+            }
+            let (answered, limit) = (sent.answered, sent.limit);
+            let state = self
+                .link
+                .word(sent.slot as usize)
+                .expect("slots come from the range of words")
+                .state();
+            let started = state.started.clamp(answered, limit);
+            // The last one that was started is lost: it ran, or had run so long that it must not run again.
+            let lost_from = match state.phase {
+                Phase::Open | Phase::Done { tiny: false } if started > answered => started - 1,
+                Phase::Open | Phase::Done { .. } => started,
+                // The word of a chunk that somebody has is never free, unless a worker broke it: all may have run.
+                Phase::Condemned | Phase::Free => answered,
+            };
+            let lost_to = match state.phase {
+                Phase::Open | Phase::Done { .. } => started,
+                Phase::Condemned | Phase::Free => limit,
+            };
+            lost.push((Arc::clone(&sent.job), lost_from..lost_to));
+            unfinished.push((Arc::clone(&sent.job), answered..lost_from));
+            unfinished.push((sent.job, lost_to..limit));
+        }
+        lost.retain(|(_, tasks)| !tasks.is_empty());
+        unfinished.retain(|(_, tasks)| !tasks.is_empty());
+        Remains { lost, unfinished }
     }
 }

@@ -3,16 +3,17 @@
 //! Nothing here waits, starts anything or calls out: ends are collected and handed over once the lock is released.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crate::outcome::{Exit, Outcome, WorkerLost};
-use crate::supervisor::job::{Broken, End, Job, Place, Sink};
+use crate::supervisor::job::{Broken, End, Job, Place, Sink, same_sink};
 use crate::supervisor::launcher::Start;
 use crate::supervisor::policy;
-use crate::supervisor::seat::{Said, Seat, Stage};
+use crate::supervisor::seat::{Cut, Said, Seat, Stage};
 use crate::transport::stream::Body;
 
 /// Whether a pool takes tasks.
@@ -34,17 +35,28 @@ pub(super) struct Setup {
     pub(super) fds: Arc<Vec<OwnedFd>>,
 }
 
-/// An end that is owed to a sink.
+/// An end that is owed to a sink, for `count` tasks.
 pub(super) struct Owed {
     sink: Arc<dyn Sink>,
-    key: u64,
+    first: u64,
+    count: u32,
     end: End,
 }
 
 impl Owed {
+    /// The end of some tasks of a job.
+    fn new(job: &Job, tasks: Range<u32>, end: End) -> Self {
+        Self {
+            sink: Arc::clone(&job.sink),
+            first: job.key + u64::from(tasks.start),
+            count: tasks.end - tasks.start,
+            end,
+        }
+    }
+
     /// Hands the end over. Never under the pool's lock: the sink may call the pool.
     pub(super) fn deliver(self) {
-        self.sink.finished(self.key, self.end);
+        self.sink.finished(self.first, self.count, self.end);
     }
 }
 
@@ -116,13 +128,25 @@ impl State {
                 continue;
             }
             let credit = policy::credit(job.function.mean_task(), growing);
-            let roomy = self.seats.iter_mut().filter(|seat| seat.has_room(credit));
+            let roomy = self.seats.iter_mut().filter(|seat| seat.room(credit) > 0);
             let Some(seat) = roomy.min_by_key(|seat| seat.load()) else {
                 return;
             };
-            if let Some(job) = self.queue.pop_front() {
-                seat.send(job);
+            let (room, count) = (seat.room(credit), job.count());
+            if room >= count {
+                if let Some(job) = self.queue.pop_front() {
+                    seat.send(job);
+                }
+                continue;
             }
+            // A run is cut to what the worker has room for.
+            let (head, rest) = (
+                job.cut(self.next_id + 1, 0..room),
+                job.cut(self.next_id + 2, room..count),
+            );
+            self.next_id += 2;
+            seat.send(head);
+            self.queue[0] = rest;
         }
     }
 
@@ -142,8 +166,21 @@ impl State {
         };
         let taken = seat.take_back(policy::share(seat.waiting()));
         let any = !taken.is_empty();
-        self.queue.extend(taken);
+        for cut in taken {
+            let job = self.own(cut);
+            self.queue.push_back(job);
+        }
         any
+    }
+
+    /// Tasks that were cut off a job, as a job that nobody has. One that was cut off whole stays the same: tickets know it.
+    fn own(&mut self, (job, tasks): Cut) -> Arc<Job> {
+        if tasks.len() == job.count() as usize {
+            job.move_to(Place::Queued);
+            return job;
+        }
+        let id = self.next_id();
+        job.cut(id, tasks)
     }
 
     /// How many workers are there and not about to leave.
@@ -168,13 +205,14 @@ impl State {
             .iter()
             .map(|seat| seat.waiting().min(seat.load().saturating_sub(1)))
             .sum();
+        let queued: usize = self.queue.iter().map(|job| job.count() as usize).take(self.limit).sum();
         // A pool that ends its workers needs no more than its tasks do.
         let wanted = if matches!(self.phase, Phase::Open) {
             self.wanted
         } else {
             0
         };
-        policy::starts(self.queue.len() + waiting, unused, wanted, self.staying(), self.limit)
+        policy::starts(queued + waiting, unused, wanted, self.staying(), self.limit)
     }
 
     /// One more worker, unless one has done something and is idle. One that is new may be there for an earlier wish: so
@@ -206,7 +244,7 @@ impl State {
             match one {
                 Said::Ready => self.failed_starts = 0,
                 Said::Refused(why) => refusal = Some(why),
-                Said::Finished(job, outcome) => self.end(&job, End::Outcome(outcome)),
+                Said::Finished(tasks, outcome) => self.answered(tasks, outcome),
             }
         }
         if let Some(why) = refusal {
@@ -226,12 +264,14 @@ impl State {
                 continue;
             };
             let mut seat = self.seats.remove(at);
-            let (lost, unstarted) = seat.bury();
+            let remains = seat.bury();
             let pid = seat.pid().unwrap_or(0);
-            for job in lost {
+            for cut in remains.lost {
+                let job = self.own(cut);
                 self.end(&job, End::Outcome(Outcome::Lost(WorkerLost { pid, exit })));
             }
-            for job in unstarted.into_iter().rev() {
+            for cut in remains.unfinished.into_iter().rev() {
+                let job = self.own(cut);
                 self.queue.push_front(job);
             }
             if seat.stage == Stage::Starting {
@@ -289,11 +329,11 @@ impl State {
         }
         let broken = Arc::new(broken);
         self.phase = Phase::Broken(Arc::clone(&broken));
-        let mut jobs = Vec::new();
-        for seat in &mut self.seats {
-            let (lost, unstarted) = seat.bury();
-            jobs.extend(lost.into_iter().chain(unstarted));
-        }
+        let remains: Vec<_> = self.seats.iter_mut().map(Seat::bury).collect();
+        let cuts = remains
+            .into_iter()
+            .flat_map(|one| one.lost.into_iter().chain(one.unfinished));
+        let mut jobs: Vec<_> = cuts.map(|cut| self.own(cut)).collect();
         jobs.extend(std::mem::take(&mut self.queue));
         for job in jobs {
             self.end(&job, End::Broken(Arc::clone(&broken)));
@@ -303,10 +343,29 @@ impl State {
     /// Cancels every task that has not started.
     pub(super) fn cancel_waiting(&mut self) {
         let mut jobs: Vec<_> = std::mem::take(&mut self.queue).into();
-        for seat in &mut self.seats {
-            jobs.extend(seat.take_back(usize::MAX));
-        }
+        let cuts: Vec<_> = self
+            .seats
+            .iter_mut()
+            .flat_map(|seat| seat.take_back(usize::MAX))
+            .collect();
+        jobs.extend(cuts.into_iter().map(|cut| self.own(cut)));
         for job in jobs {
+            self.end(&job, End::Outcome(Outcome::Cancelled));
+        }
+    }
+
+    /// Cancels every task with this sink that has not started; with `kill`, workers that run one are ended.
+    pub(super) fn cancel_of(&mut self, sink: &Arc<dyn Sink>, kill: bool) {
+        let (of_sink, others) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|job| same_sink(&job.sink, sink));
+        self.queue = others;
+        for seat in &mut self.seats {
+            for (job, tasks) in seat.take_back_of(sink, kill) {
+                self.owed.push(Owed::new(&job, tasks, End::Outcome(Outcome::Cancelled)));
+            }
+        }
+        for job in of_sink {
             self.end(&job, End::Outcome(Outcome::Cancelled));
         }
     }
@@ -316,7 +375,7 @@ impl State {
         match job.move_to(Place::Ended) {
             Place::Queued => {}
             Place::Sent { link, slot, seat } => {
-                if !link.word(slot as usize).is_some_and(|word| word.cancel()) {
+                if !self.seat(seat).is_some_and(|seat| seat.cancel(job)) {
                     job.move_to(Place::Sent { link, slot, seat });
                     return false;
                 }
@@ -334,18 +393,30 @@ impl State {
         }
         match job.move_to(Place::Ended) {
             Place::Sent { link, slot, seat } => {
-                if !link.word(slot as usize).is_some_and(|word| word.condemn()) {
+                if !self.seat(seat).is_some_and(|seat| seat.condemn(job)) {
                     job.move_to(Place::Sent { link, slot, seat });
                     return false;
-                }
-                if let Some(seat) = self.seats.iter_mut().find(|one| one.key == seat) {
-                    seat.kill();
                 }
             }
             _ => return false,
         }
         self.owe(job, End::Outcome(Outcome::Cancelled));
         true
+    }
+
+    fn seat(&mut self, key: u64) -> Option<&mut Seat> {
+        self.seats.iter_mut().find(|seat| seat.key == key)
+    }
+
+    /// A worker has answered for some tasks of a job.
+    fn answered(&mut self, (job, tasks): Cut, outcome: Outcome<Vec<u8>, Vec<u8>>) {
+        if job.has_ended() {
+            return;
+        }
+        if tasks.end == job.count() {
+            job.move_to(Place::Ended);
+        }
+        self.owed.push(Owed::new(&job, tasks, End::Outcome(outcome)));
     }
 
     /// The end of a job, unless it has had one.
@@ -356,10 +427,6 @@ impl State {
     }
 
     fn owe(&mut self, job: &Arc<Job>, end: End) {
-        self.owed.push(Owed {
-            sink: Arc::clone(&job.sink),
-            key: job.key,
-            end,
-        });
+        self.owed.push(Owed::new(job, 0..job.count(), end));
     }
 }

@@ -1,13 +1,14 @@
 //! The header before every message in a ring. Pure: bytes in, values out.
 //!
 //! ```text
-//! kind: u32 | slot: u32 | id: u64 | extra: u64 | len: u64      then `len` bytes of body
+//! kind: u32 | slot: u32 | id: u64 | extra: u64 | first: u32 | count: u32 | total: u32 | - | len: u64
+//! then `len` bytes of body
 //! ```
 //! Both sides are the same build of the same program, so the numbers are in native order. Everything read is checked all
 //! the same: a worker that writes nonsense is treated as crashed.
 
 /// Bytes of a header.
-pub(crate) const HEADER_BYTES: usize = 32;
+pub(crate) const HEADER_BYTES: usize = 48;
 
 /// No body can be longer: a length beyond it is nonsense, not a large message.
 const MAX_BODY_BYTES: u64 = 1 << 46;
@@ -27,14 +28,16 @@ pub(crate) enum Kind {
         /// The function.
         id: u64,
     },
-    /// To a worker: run a task (body: its argument).
+    /// To a worker: run a chunk of tasks (body: their arguments, encoded together, and perhaps others').
     Call {
         /// The place of its state word.
         slot: u32,
-        /// The task.
+        /// The chunk.
         id: u64,
         /// The function to call.
         function: u64,
+        /// Which of the arguments in the body the tasks are for.
+        part: Part,
     },
     /// To a worker: finish what you have and end.
     Exit,
@@ -42,25 +45,42 @@ pub(crate) enum Kind {
     Ready,
     /// To the parent: getting ready failed (body: why); the worker ends.
     Refused,
-    /// To the parent: the function returned (body: the value).
-    Value {
-        /// The task.
+    /// To the parent: the next tasks of the chunk returned (body: their values, encoded together).
+    Values {
+        /// The chunk.
         id: u64,
-        /// How long it ran, in nanoseconds.
+        /// How many tasks.
+        count: u32,
+        /// How long they ran together, in nanoseconds.
         nanos: u64,
+        /// Whether the worker is through with the chunk.
+        last: bool,
     },
-    /// To the parent: the function raised (body: what).
+    /// To the parent: the next task of the chunk raised (body: what).
     Raised {
-        /// The task.
+        /// The chunk.
         id: u64,
         /// How long it ran, in nanoseconds.
         nanos: u64,
+        /// Whether the worker is through with the chunk.
+        last: bool,
     },
-    /// To the parent: the task was cancelled or taken back before it started.
-    Skipped {
-        /// The task.
+    /// To the parent: the worker is through with the chunk, whose further tasks were cut off.
+    Over {
+        /// The chunk.
         id: u64,
     },
+}
+
+/// A run of the arguments that a body holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+    /// How many the body holds.
+    pub total: u32,
 }
 
 /// A header: what the frame says and how long its body is.
@@ -73,24 +93,38 @@ pub(crate) struct Header {
 impl Header {
     /// The header as it travels.
     pub(crate) fn encode(self) -> [u8; HEADER_BYTES] {
-        let (tag, slot, id, extra) = match self.kind {
-            Kind::Setup => (1, 0, 0, 0),
-            Kind::Define { id } => (2, 0, id, 0),
-            Kind::Forget { id } => (3, 0, id, 0),
-            Kind::Call { slot, id, function } => (4, slot, id, function),
-            Kind::Exit => (5, 0, 0, 0),
-            Kind::Ready => (6, 0, 0, 0),
-            Kind::Refused => (7, 0, 0, 0),
-            Kind::Value { id, nanos } => (8, 0, id, nanos),
-            Kind::Raised { id, nanos } => (9, 0, id, nanos),
-            Kind::Skipped { id } => (10, 0, id, 0),
+        let none = Part {
+            first: 0,
+            count: 0,
+            total: 0,
+        };
+        let results = |count| Part { count, ..none };
+        let (tag, slot, id, extra, part) = match self.kind {
+            Kind::Setup => (1, 0, 0, 0, none),
+            Kind::Define { id } => (2, 0, id, 0, none),
+            Kind::Forget { id } => (3, 0, id, 0, none),
+            Kind::Call {
+                slot,
+                id,
+                function,
+                part,
+            } => (4, slot, id, function, part),
+            Kind::Exit => (5, 0, 0, 0, none),
+            Kind::Ready => (6, 0, 0, 0, none),
+            Kind::Refused => (7, 0, 0, 0, none),
+            Kind::Values { id, count, nanos, last } => (8, u32::from(last), id, nanos, results(count)),
+            Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
+            Kind::Over { id } => (10, 0, id, 0, none),
         };
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&u32::to_ne_bytes(tag));
         bytes[4..8].copy_from_slice(&u32::to_ne_bytes(slot));
         bytes[8..16].copy_from_slice(&u64::to_ne_bytes(id));
         bytes[16..24].copy_from_slice(&u64::to_ne_bytes(extra));
-        bytes[24..32].copy_from_slice(&u64::to_ne_bytes(self.len));
+        bytes[24..28].copy_from_slice(&u32::to_ne_bytes(part.first));
+        bytes[28..32].copy_from_slice(&u32::to_ne_bytes(part.count));
+        bytes[32..36].copy_from_slice(&u32::to_ne_bytes(part.total));
+        bytes[40..48].copy_from_slice(&u64::to_ne_bytes(self.len));
         bytes
     }
 
@@ -98,7 +132,13 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|k| bytes[at + k]));
         let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|k| bytes[at + k]));
-        let (slot, id, extra, len) = (word(4), long(8), long(16), long(24));
+        let (slot, id, extra, len) = (word(4), long(8), long(16), long(40));
+        let part = Part {
+            first: word(24),
+            count: word(28),
+            total: word(32),
+        };
+        let last = slot == 1;
         let kind = match word(0) {
             1 => Kind::Setup,
             2 => Kind::Define { id },
@@ -107,16 +147,49 @@ impl Header {
                 slot,
                 id,
                 function: extra,
+                part: part.checked()?,
             },
             5 => Kind::Exit,
             6 => Kind::Ready,
             7 => Kind::Refused,
-            8 => Kind::Value { id, nanos: extra },
-            9 => Kind::Raised { id, nanos: extra },
-            10 => Kind::Skipped { id },
+            8 => Kind::Values {
+                id,
+                count: part.count,
+                nanos: extra,
+                last,
+            },
+            9 => Kind::Raised { id, nanos: extra, last },
+            10 => Kind::Over { id },
             _ => return None,
         };
         (len <= MAX_BODY_BYTES).then_some(Self { kind, len })
+    }
+}
+
+impl Part {
+    /// All of so many.
+    pub(crate) fn all(total: u32) -> Self {
+        Self {
+            first: 0,
+            count: total,
+            total,
+        }
+    }
+
+    /// Those of its arguments that lie in `range`, counted from its own first.
+    pub(crate) fn of(self, range: std::ops::Range<u32>) -> Self {
+        debug_assert!(range.start <= range.end && range.end <= self.count);
+        Self {
+            first: self.first + range.start,
+            count: range.end - range.start,
+            ..self
+        }
+    }
+
+    /// Unless it is nonsense.
+    fn checked(self) -> Option<Self> {
+        let end = self.first.checked_add(self.count)?;
+        (end <= self.total && self.count > 0).then_some(self)
     }
 }
 
@@ -134,13 +207,27 @@ mod tests {
                 slot,
                 id,
                 function: extra,
+                part: Part {
+                    first: 1,
+                    count: 1 + slot % 7,
+                    total: 8,
+                },
             },
             4 => Kind::Exit,
             5 => Kind::Ready,
             6 => Kind::Refused,
-            7 => Kind::Value { id, nanos: extra },
-            8 => Kind::Raised { id, nanos: extra },
-            _ => Kind::Skipped { id },
+            7 => Kind::Values {
+                id,
+                count: slot,
+                nanos: extra,
+                last: slot % 2 == 0,
+            },
+            8 => Kind::Raised {
+                id,
+                nanos: extra,
+                last: slot % 2 == 0,
+            },
+            _ => Kind::Over { id },
         })
     }
 

@@ -1,0 +1,200 @@
+//! A chunk of tasks while a worker runs it.
+//!
+//! # Protocol
+//! The handler asks for each task with [`Chunk::start`], runs it, and says so with [`Chunk::ended`]. It may keep the
+//! results of tiny tasks for a moment, to encode them together; when `ended` says that it is time, and when `start` has no
+//! more, it gives what it has with [`Chunk::values`] or [`Chunk::raised`], in order. A task that took long ends such a
+//! moment at once, so its result never waits for the next task, and it is never run again: only tiny tasks whose results
+//! were not given yet are, should the worker die.
+//!
+//! Before the last results are published the state word steps to DONE (see `fanmap_shm::word`); after them the word is the
+//! parent's. If that step fails the parent has given up on the chunk: nothing more is published.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanmap_shm::link::Link;
+use fanmap_shm::ring::Corrupt;
+use fanmap_shm::word::{Step, Word};
+
+use super::{Handler, Worker, nonsense};
+use crate::error::{Error, ErrorKind};
+use crate::transport::frame::{Kind, Part};
+
+/// A task that takes less may be run again if the worker dies before its result is published. Much more, and people would
+/// see work done twice; much less, and results could not be published together.
+const TINY: Duration = Duration::from_micros(50);
+
+/// For how long results of tiny tasks are kept. Shorter, and the parent is woken for a handful; longer, and a consumer
+/// waits for what is long done.
+const KEPT: Duration = Duration::from_micros(200);
+
+/// A chunk of tasks while a [`Handler`] runs it.
+pub struct Chunk<'w> {
+    worker: &'w mut Worker,
+    link: Arc<Link>,
+    slot: usize,
+    id: u64,
+    part: Part,
+    /// How many tasks were started, have ended, and have had their results given.
+    started: u32,
+    ended: u32,
+    given: u32,
+    /// When the last one ended, or the one that runs started.
+    mark: Instant,
+    /// When results were last given.
+    given_at: Instant,
+    /// How long the tasks ran whose results were not given.
+    nanos: u64,
+    /// How long the last one ran.
+    took: Duration,
+    condemned: bool,
+    /// The word is the parent's again.
+    through: bool,
+}
+
+impl<'w> Chunk<'w> {
+    pub(super) fn new(worker: &'w mut Worker, slot: u32, id: u64, part: Part) -> Result<Self, Error> {
+        let link = Arc::clone(&worker.link);
+        let slot = slot as usize;
+        if link.word(slot).is_none() {
+            return Err(nonsense(Corrupt));
+        }
+        let now = Instant::now();
+        Ok(Self {
+            worker,
+            link,
+            slot,
+            id,
+            part,
+            started: 0,
+            ended: 0,
+            given: 0,
+            mark: now,
+            given_at: now,
+            nanos: 0,
+            took: Duration::ZERO,
+            condemned: false,
+            through: false,
+        })
+    }
+
+    /// How many arguments the chunk's body holds; those of its tasks are some of them.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.part.total
+    }
+
+    /// The next task, as the place of its argument in the body. `None`: run no more, give what was not given.
+    pub fn start(&mut self) -> Option<u32> {
+        if self.condemned || self.started == self.part.count {
+            return None;
+        }
+        match self.word().start(self.started) {
+            Step::Run => {
+                self.started += 1;
+                Some(self.part.first + self.started - 1)
+            }
+            Step::Over => None,
+            Step::Condemned => {
+                self.condemned = true;
+                None
+            }
+        }
+    }
+
+    /// What was done since the task was started does not count as its time.
+    pub fn start_clock(&mut self) {
+        self.mark = Instant::now();
+    }
+
+    /// The task has ended. Whether it is time to give its result, and those kept before it.
+    pub fn ended(&mut self) -> bool {
+        let now = Instant::now();
+        self.took = now - self.mark;
+        self.nanos += u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.ended += 1;
+        self.mark = now;
+        self.took >= TINY || now - self.given_at >= KEPT
+    }
+
+    /// The next `count` tasks returned: their values, encoded together.
+    ///
+    /// # Errors
+    /// A parent that writes nonsense.
+    pub fn values(&mut self, handler: &mut dyn Handler, count: u32, body: Vec<u8>) -> Result<(), Error> {
+        let id = self.id;
+        self.give(handler, count, body, |nanos, last| Kind::Values {
+            id,
+            count,
+            nanos,
+            last,
+        })
+    }
+
+    /// The next task raised: what, encoded.
+    ///
+    /// # Errors
+    /// A parent that writes nonsense.
+    pub fn raised(&mut self, handler: &mut dyn Handler, body: Vec<u8>) -> Result<(), Error> {
+        let id = self.id;
+        self.give(handler, 1, body, |nanos, last| Kind::Raised { id, nanos, last })
+    }
+
+    fn give(
+        &mut self,
+        handler: &mut dyn Handler,
+        count: u32,
+        body: Vec<u8>,
+        kind: impl FnOnce(u64, bool) -> Kind,
+    ) -> Result<(), Error> {
+        let pending = self.ended - self.given;
+        if count == 0 || count > pending {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a handler gives the results of the tasks that have ended, once each",
+            ));
+        }
+        if self.condemned {
+            return Ok(());
+        }
+        let nanos = self.nanos * u64::from(count) / u64::from(pending);
+        self.nanos -= nanos;
+        self.given += count;
+        self.given_at = self.mark;
+        let last = self.given == self.part.count;
+        if last && !self.close() {
+            return Ok(());
+        }
+        self.worker.reply(kind(nanos, last), body, handler)
+    }
+
+    /// Nothing runs any more, and nothing will be started: false if the parent gave up on the chunk before.
+    fn close(&mut self) -> bool {
+        self.through = self.word().finish(self.took < TINY);
+        self.condemned = !self.through;
+        self.through
+    }
+
+    /// After the handler is through: false if the worker is condemned.
+    pub(super) fn finish(mut self, handler: &mut dyn Handler) -> Result<bool, Error> {
+        if self.condemned || self.through {
+            return Ok(self.through);
+        }
+        if self.given < self.started {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "a handler gives the results of all tasks that it started",
+            ));
+        }
+        if !self.close() {
+            return Ok(false);
+        }
+        self.worker.reply(Kind::Over { id: self.id }, Vec::new(), handler)?;
+        Ok(true)
+    }
+
+    fn word(&self) -> &Word {
+        self.link.word(self.slot).expect("`new` has looked")
+    }
+}

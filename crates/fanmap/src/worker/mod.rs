@@ -1,0 +1,215 @@
+//! The worker's side of a pool: join by an [`Invitation`], then serve chunks of tasks until told to leave.
+//!
+//! # Protocol
+//! One thread owns the worker's ends of the link. It reads frames in order; a task's function runs between two steps of
+//! its chunk's state word (see `fanmap_shm::word`, and [`Chunk`]). A worker that is condemned finds that it cannot make the
+//! next step, and ends without touching another task. It sleeps only when the ring of calls is empty (or the ring of
+//! replies full), having raised its flag and looked once more; the parent rings after publishing a call and after making
+//! room.
+//!
+//! It cannot outlive its parent: the kernel kills it when the thread that started it ends.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`chunk`] | a chunk while it runs: starting its tasks, giving their results |
+//! | [`template`] | the process that forks workers |
+
+mod chunk;
+mod template;
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use fanmap_shm::bell::Bell;
+use fanmap_shm::link::Link;
+use fanmap_shm::poll::{self, Ready};
+use fanmap_shm::process;
+use fanmap_shm::ring::Corrupt;
+use fanmap_shm::socket::Received;
+
+use crate::error::{Error, ErrorKind};
+use crate::transport::control::Invitation;
+use crate::transport::frame::Kind;
+use crate::transport::stream::{FrameReader, FrameWriter};
+
+pub use chunk::Chunk;
+pub use template::{Request, Template};
+
+/// What a worker does with what it is sent. Bytes in, bytes out: what they mean is the handler's.
+pub trait Handler {
+    /// Get ready. `Err` is sent to the parent as the reason why this worker cannot live.
+    fn setup(&mut self, body: Vec<u8>) -> Result<(), Vec<u8>>;
+
+    /// From now on `function` means `body`.
+    fn define(&mut self, function: u64, body: Vec<u8>);
+
+    /// `function` will not be called again.
+    fn forget(&mut self, function: u64);
+
+    /// Call `function` for the tasks of a chunk, whose arguments are in `body`: see [`Chunk`] for what is to be done.
+    ///
+    /// # Errors
+    /// Those of the chunk's methods, handed on: this worker cannot go on then.
+    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error>;
+
+    /// Run `wait`, which sleeps until there is something to do. A place to let go of an interpreter's lock.
+    fn sleep(&mut self, wait: &mut (dyn FnMut() + Send)) {
+        wait();
+    }
+
+    /// A signal handler ran on this thread while it slept.
+    fn interrupted(&mut self) {}
+}
+
+/// Why [`serve`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The parent has no more work for this worker.
+    Dismissed,
+    /// The handler could not get ready.
+    Refused,
+    /// The task that ran was given up by the parent, which is about to kill this process.
+    Condemned,
+}
+
+/// Serves the pool that sent `invitation` until told to leave.
+///
+/// # Errors
+/// A parent that writes nonsense, or a descriptor that cannot be waited for.
+pub fn serve(invitation: Invitation, handler: &mut dyn Handler) -> Result<Left, Error> {
+    Worker::join(invitation)?.serve(handler)
+}
+
+struct Worker {
+    link: Arc<Link>,
+    my_bell: Bell,
+    parent_bell: Bell,
+    calls: FrameReader,
+    replies: FrameWriter,
+}
+
+impl Worker {
+    fn join(invitation: Invitation) -> Result<Self, Error> {
+        let link =
+            Link::open(invitation.link).map_err(|cause| Error::os("map the memory shared with the pool", cause))?;
+        let link = Arc::new(link);
+        let (calls, replies) = link
+            .worker_ends()
+            .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "an invitation can be followed only once"))?;
+        Ok(Self {
+            calls: FrameReader::new(calls),
+            replies: FrameWriter::new(replies),
+            link,
+            my_bell: invitation.my_bell,
+            parent_bell: invitation.parent_bell,
+        })
+    }
+
+    fn serve(mut self, handler: &mut dyn Handler) -> Result<Left, Error> {
+        loop {
+            let (kind, body) = self.next(handler)?;
+            match kind {
+                Kind::Setup => match handler.setup(body) {
+                    Ok(()) => self.reply(Kind::Ready, Vec::new(), handler)?,
+                    Err(why) => {
+                        self.reply(Kind::Refused, why, handler)?;
+                        return Ok(Left::Refused);
+                    }
+                },
+                Kind::Define { id } => handler.define(id, body),
+                Kind::Forget { id } => handler.forget(id),
+                Kind::Call {
+                    slot,
+                    id,
+                    function,
+                    part,
+                } => {
+                    let mut chunk = Chunk::new(&mut self, slot, id, part)?;
+                    handler.run(function, body, &mut chunk)?;
+                    if !chunk.finish(handler)? {
+                        return Ok(Left::Condemned);
+                    }
+                }
+                Kind::Exit => return Ok(Left::Dismissed),
+                _ => return Err(nonsense(Corrupt)),
+            }
+        }
+    }
+
+    /// The next frame, waiting for it.
+    fn next(&mut self, handler: &mut dyn Handler) -> Result<(Kind, Vec<u8>), Error> {
+        loop {
+            let frame = self.calls.next().map_err(nonsense)?;
+            if self.calls.must_ring_for_space() {
+                self.parent_bell.ring();
+            }
+            if let Some(frame) = frame {
+                return Ok(frame);
+            }
+            self.wait(handler, |worker| worker.calls.has_input())?;
+        }
+    }
+
+    /// Sends a frame whole, waiting for room if need be, and wakes the parent if it sleeps.
+    fn reply(&mut self, kind: Kind, body: Vec<u8>, handler: &mut dyn Handler) -> Result<(), Error> {
+        self.replies.push(kind, body.into());
+        loop {
+            let progress = self.replies.flush().map_err(nonsense)?;
+            if progress && self.link.parent_asleep().must_ring() {
+                self.parent_bell.ring();
+            }
+            if self.replies.is_flushed() {
+                return Ok(());
+            }
+            self.wait(handler, |worker| worker.replies.has_room())?;
+        }
+    }
+
+    /// Sleeps until rung, unless `ready` after raising the flag.
+    fn wait(&mut self, handler: &mut dyn Handler, ready: impl Fn(&Self) -> Result<bool, Corrupt>) -> Result<(), Error> {
+        self.link.worker_asleep().arm();
+        if !ready(self).map_err(nonsense)? {
+            let bell = &self.my_bell;
+            let mut woken = Ok(Ready::TimedOut);
+            handler.sleep(&mut || woken = poll::wait(&[bell.as_fd()], None));
+            match woken.map_err(|cause| Error::os("wait for work", cause))? {
+                Ready::Interrupted => handler.interrupted(),
+                Ready::Some(_) | Ready::TimedOut => bell.hush(),
+            }
+        }
+        self.link.worker_asleep().disarm();
+        Ok(())
+    }
+}
+
+fn nonsense(_: Corrupt) -> Error {
+    Error::new(
+        ErrorKind::Broken,
+        "the parent of this worker process wrote nonsense into their shared memory",
+    )
+}
+
+/// In a process that the pool started directly: takes the control socket from standard input, and the invitation that is
+/// waiting there.
+///
+/// `None` if the parent ended meanwhile: the process must exit.
+///
+/// # Errors
+/// Standard input is not the control socket of a pool.
+pub fn accept() -> Result<Option<Invitation>, Error> {
+    let os = |cause| Error::os("join the pool that started this process", cause);
+    let socket = process::adopt_control_socket().map_err(os)?;
+    loop {
+        match socket.receive().map_err(os)? {
+            Received::Message(message, fds) => {
+                let invitation = Invitation::read(&message, fds).map_err(os)?;
+                let alive = process::die_with_parent(invitation.parent).map_err(os)?;
+                return Ok(alive.then_some(invitation));
+            }
+            Received::Closed => return Ok(None),
+            Received::Empty => {
+                let _ = poll::wait(&[socket.as_fd()], None).map_err(os)?;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The template's side of its control socket: what a single-threaded process needs to fork workers on request.
+
+use std::os::fd::AsFd;
+
+use fanmap_shm::poll::{self, Ready};
+use fanmap_shm::process::{self, Process};
+use fanmap_shm::socket::{Received, Socket};
+
+use crate::error::Error;
+use crate::outcome::Exit;
+use crate::transport::control::{Invitation, Report};
+
+/// The template's side of its control socket: what a single-threaded process needs to fork workers on request.
+///
+/// It waits for invitations, for the ends of the workers that it forked, which it reports, and for the end of its parent.
+#[derive(Debug)]
+pub struct Template {
+    socket: Socket,
+    parent: Process,
+    children: Vec<(u64, Process)>,
+}
+
+/// What [`Template::wait`] found.
+#[derive(Debug)]
+#[must_use]
+pub enum Request {
+    /// Fork a worker, let the child follow the invitation, and tell the parent with [`Template::forked`].
+    Fork(Invitation),
+    /// A signal handler ran on this thread.
+    Interrupted,
+    /// The parent is gone or needs no more workers: exit.
+    Leave,
+}
+
+impl Template {
+    /// The template behind standard input, in a process that `parent` started.
+    ///
+    /// # Errors
+    /// Standard input is not a control socket, or the parent has ended.
+    pub fn adopt(parent: u32) -> Result<Self, Error> {
+        let socket = process::adopt_control_socket().map_err(|cause| Error::os("start the template process", cause))?;
+        Self::over(socket, parent)
+    }
+
+    /// The template over `socket`, in a process that `parent` forked.
+    ///
+    /// # Errors
+    /// The parent has ended.
+    pub fn over(socket: Socket, parent: u32) -> Result<Self, Error> {
+        let parent = Process::open(parent).map_err(|cause| Error::os("watch the parent process", cause))?;
+        Ok(Self {
+            socket,
+            parent,
+            children: Vec::new(),
+        })
+    }
+
+    /// Waits for the next thing to do, reporting ended workers meanwhile.
+    ///
+    /// # Errors
+    /// A control socket that brings nonsense.
+    pub fn wait(&mut self) -> Result<Request, Error> {
+        let os = |cause| Error::os("wait for the parent process", cause);
+        loop {
+            let mut fds = vec![self.socket.as_fd(), self.parent.as_fd()];
+            fds.extend(self.children.iter().map(|(_, child)| child.as_fd()));
+            let ready = match poll::wait(&fds, None).map_err(os)? {
+                Ready::Some(ready) => ready,
+                Ready::Interrupted => return Ok(Request::Interrupted),
+                Ready::TimedOut => continue,
+            };
+            for at in ready.iter().rev().filter_map(|at| at.checked_sub(2)) {
+                let (key, child) = self.children.swap_remove(at);
+                let exit = child.reap().map_or(Exit::Unknown, Exit::from);
+                // A parent that is gone shows in the poll above.
+                let _ = Report::Ended { key, exit }.send(&self.socket);
+            }
+            if ready.contains(&1) {
+                return Ok(Request::Leave);
+            }
+            if ready.contains(&0) {
+                match self.socket.receive().map_err(os)? {
+                    Received::Message(message, fds) => {
+                        return Ok(Request::Fork(Invitation::read(&message, fds).map_err(os)?));
+                    }
+                    Received::Closed => return Ok(Request::Leave),
+                    Received::Empty => {}
+                }
+            }
+        }
+    }
+
+    /// Reports that the invitation `key` was followed by the child `pid`, or why it could not be.
+    ///
+    /// # Errors
+    /// The child cannot be watched.
+    pub fn forked(&mut self, key: u64, child: Result<u32, i32>) -> Result<(), Error> {
+        let report = match child {
+            Ok(pid) => Report::Started {
+                key,
+                process: Process::open(pid).map_err(|cause| Error::os("watch a worker process", cause))?,
+            },
+            Err(errno) => Report::Failed { key, errno },
+        };
+        // A parent that is gone shows at the next wait.
+        let _ = report.send(&self.socket);
+        if let Report::Started { key, process } = report {
+            self.children.push((key, process));
+        }
+        Ok(())
+    }
+}
+
+impl Invitation {
+    /// Which worker this is to be, for [`Template::forked`].
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// In a worker that a template forked: binds its life to the template's. False if that has ended already.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn bind_to(&self, template: u32) -> Result<bool, Error> {
+        process::die_with_parent(template).map_err(|cause| Error::os("bind the worker to its template", cause))
+    }
+}
