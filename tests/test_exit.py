@@ -222,11 +222,11 @@ def test_a_dropped_executors_map_is_finished_at_exit_before_the_users_handlers(k
         from fanmap import ProcessPoolExecutor, ThreadPoolExecutor
         def work(x):
             time.sleep(0.05)
-            print(x, flush=True)
+            print(str(x) + chr(10), end="", flush=True)  # in one write, which threads cannot mix
         atexit.register(print, "the user's handler")
         for make in (ThreadPoolExecutor, ProcessPoolExecutor):
             {keep}make(1).map(work, range(2){size})
-        print("end", flush=True)
+        print("end" + chr(10), end="", flush=True)
     """)
     said = out.splitlines()
     assert said[-1] == "the user's handler" and sorted(said[:-1]) == ["0", "0", "1", "1", "end"], out

@@ -68,8 +68,8 @@ class Lane(Protocol):
     def send(self, items: list[Any], index: int) -> None:
         """Send items, the first of which has this index: each a single argument, or a tuple of them."""
 
-    def poll(self) -> Came | None:
-        """The next outcome, if it is there."""
+    def poll(self, stash: _native.Stash, /) -> Came | None:
+        """The next outcome, if it is there. It may keep values that come after it in `stash`."""
 
     def wait(self, timeout: float | None) -> Came | None:
         """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
@@ -81,7 +81,7 @@ class Lane(Protocol):
         """The exception for an outcome that is no value."""
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        """The values of an outcome that is one, or as many as came together."""
+        """The value of an outcome that is one; all those that came with it, unless they are kept already."""
 
     def outstanding(self) -> int:
         """How many outcomes have not been taken."""
@@ -144,7 +144,9 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             # As a generator does: two threads could only get in each other's way.
             raise ValueError("a result of this map is already being asked for")
         try:
-            return self._next()
+            # Another thread may have brought some since this one looked.
+            kept = self._take_kept()
+            return kept[0] if kept else self._next()
         finally:
             self._turn.release()
 
@@ -170,10 +172,9 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         try:
             if kind == _outcome.VALUE:
                 values: list[T] = self._lane.values(payload, index, count)
-                if count == 1:
-                    return values.pop()
                 first = values.pop(0)
-                self._keep(values)
+                if values:
+                    self._keep(values)
                 return first
             failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
         except BaseException:
@@ -220,7 +221,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             while self._input is not None and (room := lane.room()):
                 self._read(room)
         while True:
-            outcome = lane.poll()
+            outcome = lane.poll(self)
             if outcome is not None:
                 return outcome
             if self._input is not None and (room := lane.room()):
@@ -398,7 +399,7 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star
     context = contextvars.copy_context()
     if "decimal" in sys.modules:
         fn = _with_own_decimal(fn)
-    run = _native.MapRun.over_threads(executor._pool, fn, context, star, window)
+    run = _native.ThreadRun(executor._pool, fn, context, star, window)
     return _ThreadLane(run, executor)
 
 
@@ -426,21 +427,12 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], s
     """A lane to an executor's processes."""
     function = executor._function(fn, b"*" if star else b"1")
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
-    run = _native.MapRun.over_processes(executor._native_pool(), function, window, executor._engine)
+    run = _native.ProcessRun(executor._native_pool(), function, window, executor._engine)
     return _ProcessLane(run, executor, executor._encoder)
 
 
-def _push(run: _native.MapRun, item: Any, count: int, executor: ThreadPoolExecutor | ProcessPoolExecutor) -> None:
-    try:
-        run.push(item, count)
-    except RuntimeError:
-        # Closed or broken while the input was read: it says so in the standard library's words.
-        executor._check_open()
-        raise
-
-
 class _ThreadLane:
-    def __init__(self, run: _native.MapRun, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, run: _native.ThreadRun, executor: ThreadPoolExecutor) -> None:
         self._run = run
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ThreadPoolExecutor | None = executor
@@ -452,8 +444,13 @@ class _ThreadLane:
 
     def send(self, items: list[Any], index: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
-        for item in items:
-            _push(self._run, item, 1, self._executor)
+        self._executor._check_open()
+        try:
+            self._run.push(items)
+        except RuntimeError:
+            # Closed or broken since the look above: it says so in the standard library's words.
+            self._executor._check_open()
+            raise
 
     def sent_all(self) -> None:
         self._executor = None
@@ -468,13 +465,13 @@ class _ThreadLane:
         return error
 
     def close(self, *, interrupted: bool) -> None:
-        self._run.close(False)
+        self._run.close()
         if interrupted:
             self._run.wait_quiet()
 
 
 class _ProcessLane:
-    def __init__(self, run: _native.MapRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
+    def __init__(self, run: _native.ProcessRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
         self._run = run
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ProcessPoolExecutor | None = executor
@@ -501,7 +498,12 @@ class _ProcessLane:
     def _push(self, data: bytes, count: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
         self._executor._prepare()
-        _push(self._run, data, count, self._executor)
+        try:
+            self._run.push(data, count)
+        except RuntimeError:
+            # Closed or broken while the input was read: it says so in the standard library's words.
+            self._executor._check_open()
+            raise
 
     def sent_all(self) -> None:
         self._executor = None
@@ -551,11 +553,11 @@ class _HereLane:
     def sent_all(self) -> None:
         pass
 
-    def poll(self) -> Came | None:
+    def poll(self, stash: _native.Stash, /) -> Came | None:
         return self._done.popleft() if self._done else None
 
     def wait(self, timeout: float | None) -> Came | None:
-        return self.poll()
+        return self._done.popleft() if self._done else None
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
         return [payload]
@@ -597,7 +599,7 @@ class _ForeignLane:
     def sent_all(self) -> None:
         pass
 
-    def poll(self) -> Came | None:
+    def poll(self, stash: _native.Stash, /) -> Came | None:
         return self.wait(None) if self._futures and self._futures[0].done() else None
 
     def wait(self, timeout: float | None) -> Came | None:

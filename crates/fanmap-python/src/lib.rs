@@ -5,17 +5,18 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`context`] | calls in a context of their own |
 //! | [`convert`] | the engine's errors and ends as Python objects |
 //! | [`wait`] | waits that see Ctrl-C |
 //! | [`threads`] | the pool of threads |
 //! | [`processes`] | the pool of processes, from the parent's side |
-//! | [`map`] | the ordered results of a map, over either |
+//! | [`thread_map`], [`process_map`] | a map, over either |
 //! | [`stash`] | results that came together, handed out one by one |
 //! | [`worker`] | a worker process and the template that forks it |
 //!
 //! # Threads and the interpreter
 //! Engine threads never attach to the interpreter: what they have for Python goes into a queue ([`processes::Completions`],
-//! [`map::MapRun`]) that a Python thread empties. Worker threads of a [`threads::ThreadPool`] are Python's own, attached
+//! [`process_map::ProcessRun`]) that a Python thread empties. Worker threads of a [`threads::ThreadPool`] are Python's own, attached
 //! once for their whole life. No lock of the engine or of this crate is held while Python code runs or the interpreter is
 //! waited for.
 //!
@@ -25,10 +26,12 @@
 
 #![deny(unsafe_code)]
 
+mod context;
 mod convert;
-mod map;
+mod process_map;
 mod processes;
 mod stash;
+mod thread_map;
 mod threads;
 mod wait;
 mod worker;
@@ -39,11 +42,13 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
-    use super::map::MapRun;
+    use super::process_map::ProcessRun;
     #[pymodule_export]
     use super::processes::{Completions, Function, ProcessPool, Ticket};
     #[pymodule_export]
     use super::stash::{Stash, are_atoms};
+    #[pymodule_export]
+    use super::thread_map::ThreadRun;
     #[pymodule_export]
     use super::threads::{Seat, ThreadPool, rest};
     #[pymodule_export]

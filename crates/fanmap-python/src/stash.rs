@@ -39,15 +39,18 @@ impl Stash {
 
     /// Keep these, to be handed out next and in this order. Only when nothing is kept.
     fn _keep(&self, values: &Bound<'_, PyList>) {
-        let mut kept: Vec<Py<PyAny>> = values.iter().map(Bound::unbind).collect();
-        kept.reverse();
-        let before = std::mem::replace(&mut *self.lock(), kept);
-        drop(before);
+        self.keep_reversed(values.iter().rev().map(Bound::unbind).collect());
     }
 
     /// How many are kept.
     fn _kept(&self) -> usize {
         self.lock().len()
+    }
+
+    /// The next one, as a tuple; an empty tuple if none is kept.
+    fn _take_kept<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let kept = self.lock().pop();
+        PyTuple::new(py, Vec::from_iter(kept))
     }
 
     /// Keep none.
@@ -72,6 +75,12 @@ impl Stash {
 }
 
 impl Stash {
+    /// Keep these, the last of which is handed out next. Only when nothing is kept.
+    pub(crate) fn keep_reversed(&self, values: Vec<Py<PyAny>>) {
+        let before = std::mem::replace(&mut *self.lock(), values);
+        drop(before);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
     }

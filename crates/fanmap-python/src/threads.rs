@@ -1,6 +1,7 @@
 //! The pool of threads. The threads are Python's own: the pool asks the package for one when it wants another worker.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -8,18 +9,25 @@ use pyo3::prelude::*;
 
 use fanmap::{Error, ErrorKind, Job, Pending};
 
+use crate::thread_map::Items;
 use crate::{convert, wait};
 
 /// How long a worker may run job after job without asking whether another thread wants the interpreter's lock. Only bytecode
 /// asks, and a job may be all C. Much longer, and others wait longer than the interpreter's own switch interval (5 ms) makes
 /// them; shorter only costs time.
-const BREATH: Duration = Duration::from_millis(1);
+pub(crate) const BREATH: Duration = Duration::from_millis(1);
 
 /// A pool of Python threads.
 #[pyclass(frozen, weakref, module = "fanmap._native")]
 pub(crate) struct ThreadPool {
     /// Shared by itself: the engine's pool has its own lock.
     pool: fanmap::ThreadPool,
+    /// How many of the jobs that wait are helpers of maps.
+    pub(crate) helpers: AtomicUsize,
+    /// The maps under way, whose items wait elsewhere than in the pool's queue.
+    maps: Mutex<Vec<Weak<Items>>>,
+    /// Bytecode that does nothing: where the interpreter looks for signals, and for other threads that want its lock.
+    breathe: Py<PyAny>,
 }
 
 /// A worker's place in a pool: the target of its thread.
@@ -62,7 +70,7 @@ impl ThreadPool {
     /// A pool of at most `workers` threads. `spawn(seat)` starts a thread that calls `seat.run()`.
     #[new]
     #[pyo3(signature = (workers, spawn, idle=None))]
-    fn new(workers: usize, spawn: Py<PyAny>, idle: Option<f64>) -> PyResult<Self> {
+    fn new(py: Python<'_>, workers: usize, spawn: Py<PyAny>, idle: Option<f64>) -> PyResult<Self> {
         let mut builder = fanmap::ThreadPool::builder()
             .workers(workers)
             .spawn_with(Box::new(move |seat| {
@@ -79,7 +87,12 @@ impl ThreadPool {
             builder = builder.idle(Duration::from_secs_f64(seconds));
         }
         let pool = builder.build().map_err(|error| convert::error(&error))?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            helpers: AtomicUsize::new(0),
+            maps: Mutex::default(),
+            breathe: py.eval(c"lambda: None", None, None)?.unbind(),
+        })
     }
 
     /// Gives the pool a job: an object with the methods `run()`, `discard()` and `fail(reason)`.
@@ -101,9 +114,15 @@ impl ThreadPool {
         wait::join(py, || self.pool.join(deadline))
     }
 
-    /// How many jobs wait for a worker.
+    /// How many tasks wait for a worker, the items of maps included.
     fn queued(&self) -> usize {
-        self.pool.queued()
+        let items: usize = self
+            .maps()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|work| work.unclaimed())
+            .sum();
+        self.pool.queued().saturating_sub(self.helpers.load(Ordering::Relaxed)) + items
     }
 
     /// How many workers there are.
@@ -120,6 +139,32 @@ impl ThreadPool {
 impl ThreadPool {
     pub(crate) fn pool(&self) -> &fanmap::ThreadPool {
         &self.pool
+    }
+
+    /// A map that sends items to this pool.
+    pub(crate) fn note(&self, work: &Arc<Items>) {
+        let mut maps = self.maps();
+        maps.retain(|map| map.strong_count() > 0);
+        maps.push(Arc::downgrade(work));
+    }
+
+    /// Whether somebody else's job than a helper's waits for a worker.
+    pub(crate) fn others_wait(&self) -> bool {
+        self.pool.queued() > self.helpers.load(Ordering::Relaxed)
+    }
+
+    /// On a worker that has run for a while: lets other threads have the interpreter's lock if they want it.
+    ///
+    /// Detaching for a moment would not do: who waits for the lock is woken, finds it taken again, and starts its wait anew
+    /// without ever asking for it. Bytecode that is asked waits until the other has had it.
+    pub(crate) fn breathe(&self, py: Python<'_>) {
+        if let Err(error) = self.breathe.call0(py) {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Vec<Weak<Items>>> {
+        self.maps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

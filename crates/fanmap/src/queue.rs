@@ -107,6 +107,8 @@ pub(crate) struct Queue<J> {
     max_workers: usize,
     /// Whether there are as many workers as there may be, as a hint that needs no lock. Written under it.
     full: AtomicBool,
+    /// Whether jobs that have not started never will: it was closed so, or broke. Written under the lock, and only ever set.
+    stopped: AtomicBool,
     idle_time: Option<Duration>,
 }
 
@@ -127,6 +129,7 @@ impl<J> Queue<J> {
             ended: Event::new(),
             max_workers,
             full: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             idle_time,
         }
     }
@@ -260,7 +263,10 @@ impl<J> Queue<J> {
         }
         let cancelled = match pending {
             Pending::Finish => VecDeque::new(),
-            Pending::Cancel => std::mem::take(&mut state.jobs),
+            Pending::Cancel => {
+                self.stopped.store(true, Ordering::Release);
+                std::mem::take(&mut state.jobs)
+            }
         };
         drop(state);
         self.work.notify_all();
@@ -274,6 +280,7 @@ impl<J> Queue<J> {
         if !matches!(state.phase, Phase::Broken(_)) {
             state.phase = Phase::Broken(why.clone());
         }
+        self.stopped.store(true, Ordering::Release);
         let failed = std::mem::take(&mut state.jobs);
         drop(state);
         self.work.notify_all();
@@ -298,6 +305,19 @@ impl<J> Queue<J> {
     /// Whether it takes no more jobs.
     pub(crate) fn is_closed(&self) -> bool {
         !matches!(self.lock().phase, Phase::Open)
+    }
+
+    /// Whether jobs that have not started never will be. Costs no lock.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// What broke it, if it did.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        match &self.lock().phase {
+            Phase::Broken(why) => Some(why.clone()),
+            Phase::Open | Phase::Closed => None,
+        }
     }
 
     /// How many jobs wait.

@@ -215,6 +215,24 @@ impl ThreadPool {
         self.core.queue.len()
     }
 
+    /// Whether it takes no more tasks.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.queue.is_closed()
+    }
+
+    /// Whether tasks that have not started never will be: it was closed with [`Pending::Cancel`], or broke.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.core.queue.is_stopped()
+    }
+
+    /// What broke it, if it did.
+    #[must_use]
+    pub fn broken(&self) -> Option<Error> {
+        self.core.queue.broken()
+    }
+
     /// How many workers there are now.
     #[must_use]
     pub fn workers(&self) -> usize {

@@ -15,6 +15,7 @@ mod processes;
 pub mod reorder;
 mod threads;
 pub mod window;
+pub mod work;
 
 use std::fmt;
 use std::iter::FusedIterator;

@@ -21,6 +21,12 @@ impl Window {
         }
     }
 
+    /// What a user asked for: 0 is no bound.
+    #[must_use]
+    pub const fn of_user(items: usize) -> Self {
+        Self::of_items(if items == 0 { usize::MAX } else { items })
+    }
+
     /// Whether one more may be read when so many items and bytes are in flight.
     ///
     /// How large an item is shows only once it was read, so the bytes may go past the bound by one item. With nothing in

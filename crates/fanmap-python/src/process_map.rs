@@ -1,0 +1,219 @@
+//! The ordered results of a map over processes.
+//!
+//! The package's `MapResult` reads the input, pushes items and pops outcomes; this holds what lies between. A pop decodes
+//! nothing: an outcome is bytes, which the thread that asked for it decodes.
+//!
+//! # What is shared
+//! [`Shared`] is what the supervisor sees: it puts outcomes in and never touches the interpreter's state but through a value
+//! it owns. Everything in it has a lock of its own or is an atomic.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use fanmap::bytes::{self, End, Sink};
+use fanmap::map::ordered::{Ordered, Popped};
+use fanmap::map::window::{Window, items_for, run_for};
+
+use crate::convert::{self, Kind};
+use crate::processes::{Function, ProcessPool};
+use crate::stash::Stash;
+use crate::wait;
+
+/// How many encoded bytes of items and results may be under way at a time. Less would make maps over large arrays wait for
+/// each other; more is memory that the user never asked to spend.
+const WINDOW_BYTES: usize = 64 << 20;
+
+/// What became of items.
+enum Put {
+    /// Their end, and the bytes that it counts for.
+    End(End, usize),
+    /// They were not sent.
+    Error(PyErr),
+}
+
+struct Shared {
+    results: Ordered<Put>,
+    /// Encoded bytes under way.
+    bytes: AtomicUsize,
+}
+
+/// A map under way.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct ProcessRun {
+    shared: Arc<Shared>,
+    pool: Py<ProcessPool>,
+    function: Arc<bytes::Function>,
+    /// Where all the map's ends go; tasks that have not ended are known by it.
+    sink: Arc<PutEnds>,
+    workers: usize,
+    /// How many items were sent.
+    sent: AtomicUsize,
+    /// Set by the user, or worked out from the mean time.
+    window: Option<Window>,
+}
+
+#[pymethods]
+impl ProcessRun {
+    /// A map of `function`. Each task holds `keeper` until it has ended. `window` bounds the items under way; 0 is no bound,
+    /// `None` as many as keep the workers busy.
+    #[new]
+    fn new(pool: Py<ProcessPool>, function: &Function, window: Option<usize>, keeper: Py<PyAny>) -> Self {
+        let shared = Arc::new(Shared {
+            results: Ordered::new(),
+            bytes: AtomicUsize::new(0),
+        });
+        let function = Arc::clone(&function.function);
+        Self {
+            workers: pool.get().pool().max_workers(),
+            pool,
+            sink: Arc::new(PutEnds {
+                sizes: Mutex::default(),
+                shared: Arc::clone(&shared),
+                _keeper: keeper,
+            }),
+            function,
+            shared,
+            sent: AtomicUsize::new(0),
+            window: window.map(Window::of_user),
+        }
+    }
+
+    /// How many items to read and send next; 0 is none before an outcome was popped.
+    fn room(&self) -> usize {
+        let mean = self.function.mean_task();
+        let window = self.window.unwrap_or_else(|| Window {
+            max_items: items_for(self.workers, mean),
+            max_bytes: WINDOW_BYTES,
+        });
+        let (items, bytes) = (
+            self.shared.results.outstanding(),
+            self.shared.bytes.load(Ordering::Relaxed),
+        );
+        let sent = self.sent.load(Ordering::Relaxed);
+        window.next_run(items, bytes, run_for(sent, mean))
+    }
+
+    /// Sends a run of `count` items, encoded together. If the pool takes no more, that is their outcome.
+    fn push(&self, arguments: &Bound<'_, PyBytes>, count: u32) -> PyResult<()> {
+        self.sent.fetch_add(count as usize, Ordering::Relaxed);
+        let arguments = arguments.as_bytes().to_vec();
+        let first = self.shared.results.reserve(u64::from(count));
+        self.sink.sent(first, count, arguments.len());
+        let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
+        let pool = self.pool.get().pool();
+        pool.submit_run(&self.function, arguments, count, sink, first)
+            .map_err(|error| {
+                self.sink.answered(first, count);
+                let refused = Put::Error(convert::error(&error));
+                self.shared.results.put(first, u64::from(count), refused);
+                convert::error(&error)
+            })
+    }
+
+    /// Puts an error in the place of the next item: one that could not be sent.
+    fn push_error(&self, error: Bound<'_, PyAny>) {
+        let index = self.shared.results.reserve(1);
+        self.shared.results.put(index, 1, Put::Error(PyErr::from_value(error)));
+    }
+
+    /// The outcome of the next item, as `(kind, payload, count)`, if it is there now. Values over processes may be of
+    /// `count` items, encoded together.
+    fn try_pop<'py>(&self, py: Python<'py>, _stash: &Stash) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let popped = self.shared.results.try_pop();
+        popped.map(|(count, put)| self.tell(py, put, count)).transpose()
+    }
+
+    /// The outcome of the next item, waiting for it; `None` if nothing is under way.
+    ///
+    /// Raises TimeoutError after `timeout` seconds, and what a signal handler raises.
+    #[pyo3(signature = (timeout=None))]
+    fn pop<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let deadline = wait::deadline(timeout)?;
+        let popped = wait::interruptible(py, || match self.shared.results.pop(deadline) {
+            Popped::Interrupted => None,
+            other => Some(other),
+        })?;
+        match popped {
+            Popped::Items(count, put) => self.tell(py, put, count).map(Some),
+            Popped::TimedOut => Err(pyo3::exceptions::PyTimeoutError::new_err(())),
+            Popped::Empty | Popped::Interrupted => Ok(None),
+        }
+    }
+
+    /// How many items are under way or done and not popped.
+    fn outstanding(&self) -> usize {
+        self.shared.results.outstanding()
+    }
+
+    /// Cancels what has not started; with `kill`, workers that run one of the map's tasks are ended.
+    fn close(&self, py: Python<'_>, kill: bool) {
+        let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
+        let pool = self.pool.get().pool();
+        py.detach(|| pool.cancel(&sink, kill));
+        self.shared.results.close();
+    }
+}
+
+impl ProcessRun {
+    fn tell<'py>(&self, py: Python<'py>, put: Put, count: u64) -> PyResult<Bound<'py, PyTuple>> {
+        let (kind, payload) = match put {
+            Put::End(end, size) => {
+                self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+                convert::end(py, end)?
+            }
+            Put::Error(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
+        };
+        (kind as u8, payload, count).into_pyobject(py)
+    }
+}
+
+/// Puts the ends of tasks over processes in their places. It never touches the interpreter.
+struct PutEnds {
+    /// Of the runs that have not ended: by the first item, how many have not, and the bytes of their arguments.
+    sizes: Mutex<BTreeMap<u64, (u32, usize)>>,
+    shared: Arc<Shared>,
+    /// Dropped, perhaps as the last one, where the interpreter is not at hand: PyO3 then lets go of it later.
+    _keeper: Py<PyAny>,
+}
+
+impl PutEnds {
+    /// A run is under way.
+    fn sent(&self, first: u64, count: u32, size: usize) {
+        self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        lock(&self.sizes).insert(first, (count, size));
+    }
+
+    /// Some of a run's tasks have ended: with the last of them, its arguments count no more.
+    fn answered(&self, first: u64, count: u32) {
+        let mut sizes = lock(&self.sizes);
+        let Some((run, (left, size))) = sizes.range_mut(..=first).next_back() else {
+            return;
+        };
+        *left = left.saturating_sub(count);
+        let (run, left, size) = (*run, *left, *size);
+        if left == 0 {
+            sizes.remove(&run);
+            self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Sink for PutEnds {
+    fn finished(&self, first: u64, count: u32, end: End) {
+        let size = match &end {
+            End::Outcome(fanmap::Outcome::Value(bytes) | fanmap::Outcome::Raised(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        self.answered(first, count);
+        self.shared.results.put(first, u64::from(count), Put::End(end, size));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
