@@ -43,7 +43,7 @@ pub(crate) enum Put {
     /// The pool closed before the item was started.
     Discarded,
     /// The pool broke.
-    Failed(Box<str>),
+    Failed(Box<String>),
 }
 
 /// The items and outcomes of a map.
@@ -194,7 +194,7 @@ fn tell(py: Python<'_>, put: Put) -> PyResult<Bound<'_, PyTuple>> {
         Put::Value(value) => (Kind::Value, value.into_bound(py)),
         Put::Raised(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
         Put::Discarded => (Kind::Cancelled, py.None().into_bound(py)),
-        Put::Failed(reason) => (Kind::Broken, (&*reason, py.None()).into_pyobject(py)?.into_any()),
+        Put::Failed(reason) => (Kind::Broken, (*reason, py.None()).into_pyobject(py)?.into_any()),
     };
     (kind as u8, payload, 1).into_pyobject(py)
 }
@@ -242,7 +242,7 @@ impl Run {
     /// What has not started never will: for the pool was closed so, or broke.
     fn abandon(&self) {
         match self.pool.get().pool().broken() {
-            Some(why) => self.work.abandon(|| Put::Failed(why.message().into())),
+            Some(why) => self.work.abandon(|| Put::Failed(Box::new(why.message().to_owned()))),
             None => self.work.abandon(|| Put::Discarded),
         }
     }
@@ -262,7 +262,7 @@ impl Helper {
     fn send(self: Box<Self>) -> Result<(), fanmap::Error> {
         let run = Arc::clone(&self.run);
         self.offer().map_err(|rejected| {
-            run.lose_helper(|| Put::Failed(rejected.error.message().into()));
+            run.lose_helper(|| Put::Failed(Box::new(rejected.error.message().to_owned())));
             rejected.error
         })
     }
@@ -363,7 +363,7 @@ impl Job for Helper {
     fn fail(self: Box<Self>, why: &fanmap::Error) {
         self.run.pool.get().helpers.fetch_sub(1, Ordering::Relaxed);
         Python::attach(|_| {
-            self.run.lose_helper(|| Put::Failed(why.message().into()));
+            self.run.lose_helper(|| Put::Failed(Box::new(why.message().to_owned())));
             drop(self);
         });
     }

@@ -1,6 +1,6 @@
-//! Deadlines as the kernel's relative time-outs.
+//! Deadlines as the kernel's relative time-outs, and intervals too short to be worth a look at the clock.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Timespec;
 
@@ -14,6 +14,99 @@ pub fn until(at: Instant) -> Option<Timespec> {
         return None;
     }
     // A year and more is "for ever" to every caller, and stays far from overflow in the kernel.
-    let left = left.min(std::time::Duration::from_secs(365 * 24 * 3600));
+    let left = left.min(Duration::from_secs(365 * 24 * 3600));
     Timespec::try_from(left).ok()
+}
+
+/// Tells whether an interval was short, in a quarter of the time that a look at the clock takes: by the processor's own
+/// counter, where there is one. It is a bound and not a measure; it learns how fast the counter is.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticker {
+    began: Instant,
+    began_ticks: u64,
+    per_micro: u64,
+}
+
+/// Before it is known how fast the counter is: no processor's counts slower than the clock of this many MHz. Too small a
+/// number only means to look at the clock more often.
+const SLOWEST_PER_MICRO: u64 = 500;
+
+/// The counter is compared with the clock over at least this: less, and the look at the clock itself would count.
+const CALIBRATION: Duration = Duration::from_millis(1);
+
+impl Ticker {
+    /// One that knows nothing of the counter yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            began_ticks: ticks(),
+            per_micro: SLOWEST_PER_MICRO,
+        }
+    }
+
+    /// The counter now.
+    #[must_use]
+    pub fn read(&self) -> u64 {
+        ticks()
+    }
+
+    /// Whether the counter moved on from `earlier` to `later` in surely less than `time`.
+    #[must_use]
+    pub fn within(&self, earlier: u64, later: u64, time: Duration) -> bool {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        later.wrapping_sub(earlier) < micros.saturating_mul(self.per_micro)
+    }
+
+    /// Learns from a look at the clock.
+    pub fn learn(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.began);
+        if passed < CALIBRATION {
+            return;
+        }
+        let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        // A tenth less, so that a short interval is not taken for shorter than it was.
+        self.per_micro = (ticks().wrapping_sub(self.began_ticks) / micros * 9 / 10).max(1);
+    }
+}
+
+impl Default for Ticker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn ticks() -> u64 {
+    // SAFETY: reading the time stamp counter touches nothing; user code may do so on every Linux unless a process has
+    // forbidden it to itself (PR_SET_TSC), which ends it at the first look at the clock as well.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn ticks() -> u64 {
+    use std::sync::LazyLock;
+    static ZERO: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(ZERO.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_longer_is_never_within() {
+        let mut ticker = Ticker::new();
+        for micros in [20, 200, 2000] {
+            let time = Duration::from_micros(micros);
+            let (started, earlier) = (Instant::now(), ticker.read());
+            while started.elapsed() < time {
+                std::hint::spin_loop();
+            }
+            assert!(!ticker.within(earlier, ticker.read(), time), "{micros} us");
+            ticker.learn(Instant::now());
+        }
+        let earlier = ticker.read();
+        assert!(ticker.within(earlier, earlier + 1, Duration::from_micros(20)));
+    }
 }

@@ -12,30 +12,27 @@
 //! So an item that was pushed always has a helper that will look again. Who cannot bring a helper, or has one that will
 //! never run, says so ([`Work::lose_helper`]).
 //!
-//! The consumer notes the index that it waits for (`awaited`), looks once more, and sleeps on an [`Event`]; who has put a
-//! result looks at the note. Both sides have a sequentially consistent fence between their write and their look, so at
-//! least one sees the other. Any other result wakes nobody.
+//! The consumer that finds no result in the next place leaves a note there, and sleeps on an [`Event`] whose epoch it read
+//! before; who fills a place with a note wakes it. Both happen under the place's mutex, so nothing is missed; any other
+//! result wakes nobody. A chunk that nobody but the consumer has any more is read without locks.
 //!
 //! No lock is held while an item, a result or a function of the caller's is dropped or run.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use std::vec::IntoIter;
 
 use fanmap_shm::event::{Event, Wake};
 
 use super::ordered::Popped;
-
-/// Nobody waits.
-const NOBODY: u64 = u64::MAX;
 
 /// The items and results of one map over threads.
 #[derive(Debug)]
 pub struct Work<T, R> {
     open: Mutex<Open<T, R>>,
     head: Mutex<Head<T, R>>,
-    awaited: AtomicU64,
     head_ready: Event,
     closed: AtomicBool,
     pushed: AtomicU64,
@@ -50,17 +47,19 @@ struct Open<T, R> {
     helpers: usize,
 }
 
-/// What the consumer looks at: the chunks whose results were not all popped, and the place of the next in the first.
+/// What the consumer looks at.
 #[derive(Debug)]
 struct Head<T, R> {
+    /// What is left of a chunk that the consumer has alone, which comes first.
+    own: IntoIter<Mutex<Place<T, R>>>,
+    /// The chunks whose results were not all popped.
     chunks: VecDeque<Arc<Chunk<T, R>>>,
+    /// The place of the next result in the first of them.
     at: usize,
 }
 
 #[derive(Debug)]
 struct Chunk<T, R> {
-    /// The index of its first item.
-    first: u64,
     cursor: AtomicUsize,
     places: Vec<Mutex<Place<T, R>>>,
 }
@@ -71,6 +70,10 @@ enum Place<T, R> {
     /// It is worked on, or was popped.
     Empty,
     Result(R),
+    /// The consumer waits for the result of an item that nobody has claimed.
+    AwaitedItem(T),
+    /// The consumer waits for the result.
+    Awaited,
 }
 
 /// An item, and its place.
@@ -94,10 +97,10 @@ impl<T, R> Work<T, R> {
                 helpers: 0,
             }),
             head: Mutex::new(Head {
+                own: Vec::new().into_iter(),
                 chunks: VecDeque::new(),
                 at: 0,
             }),
-            awaited: AtomicU64::new(NOBODY),
             head_ready: Event::new(),
             closed: AtomicBool::new(false),
             pushed: AtomicU64::new(0),
@@ -129,8 +132,8 @@ impl<T, R> Work<T, R> {
 
     fn chunk(&self, places: impl ExactSizeIterator<Item = Place<T, R>>, cursor: usize) -> Arc<Chunk<T, R>> {
         let mut head = lock(&self.head);
+        self.pushed.fetch_add(places.len() as u64, Ordering::Relaxed);
         let chunk = Arc::new(Chunk {
-            first: self.pushed.fetch_add(places.len() as u64, Ordering::Relaxed),
             cursor: AtomicUsize::new(cursor),
             places: places.map(Mutex::new).collect(),
         });
@@ -162,10 +165,8 @@ impl<T, R> Work<T, R> {
 
     /// Puts a claimed item's result in its place, and wakes the consumer if it waits for that one.
     fn put(&self, chunk: &Chunk<T, R>, at: usize, result: R) {
-        let before = chunk.change(at, Place::Result(result));
-        debug_assert!(matches!(before, Place::Empty));
-        fence(Ordering::SeqCst);
-        if self.awaited.load(Ordering::Relaxed) == chunk.first + at as u64 {
+        let before = std::mem::replace(&mut *lock(&chunk.places[at]), Place::Result(result));
+        if matches!(before, Place::Awaited) {
             self.head_ready.notify();
         }
     }
@@ -196,7 +197,7 @@ impl<T, R> Work<T, R> {
     /// The next result if it is there.
     pub fn try_pop(&self) -> Option<R> {
         let mut head = lock(&self.head);
-        let result = head.pop(|_| true)?;
+        let result = head.pop(&|_| true)?;
         self.popped.fetch_add(1, Ordering::Relaxed);
         Some(result)
     }
@@ -214,13 +215,14 @@ impl<T, R> Work<T, R> {
         let mut woke = Wake::Notified;
         loop {
             let epoch = self.head_ready.epoch();
-            self.awaited
-                .store(self.popped.load(Ordering::Relaxed), Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            let found = self.try_pop();
-            if found.is_some() || self.outstanding() == 0 {
-                self.awaited.store(NOBODY, Ordering::Relaxed);
-                return found.map_or(Popped::Empty, |result| Popped::Items(1, result));
+            if let Some(result) = self.try_pop() {
+                return Popped::Items(1, result);
+            }
+            if self.outstanding() == 0 {
+                return Popped::Empty;
+            }
+            if !lock(&self.head).leave_note() {
+                continue;
             }
             match woke {
                 Wake::Notified => woke = self.head_ready.wait(epoch, deadline),
@@ -254,7 +256,14 @@ impl<T, R> Work<T, R> {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let chunks = std::mem::take(&mut lock(&self.open).chunks);
-        let unread = std::mem::take(&mut lock(&self.head).chunks);
+        let unread = {
+            let mut head = lock(&self.head);
+            head.at = 0;
+            (
+                std::mem::take(&mut head.chunks),
+                std::mem::replace(&mut head.own, Vec::new().into_iter()),
+            )
+        };
         self.head_ready.notify();
         for chunk in &chunks {
             while let Some((_, item)) = chunk.claim() {
@@ -312,7 +321,19 @@ impl<T, R> Hand<T, R> {
 
 impl<T, R> Head<T, R> {
     /// The next result if it is there and is such that `wanted` says yes.
-    fn pop(&mut self, wanted: impl FnOnce(&R) -> bool) -> Option<R> {
+    fn pop(&mut self, wanted: &impl Fn(&R) -> bool) -> Option<R> {
+        if self.own.len() == 0 {
+            self.take_first();
+        }
+        if let Some(place) = self.own.as_slice().first() {
+            if !matches!(&*lock(place), Place::Result(result) if wanted(result)) {
+                return None;
+            }
+            return match self.own.next()?.into_inner() {
+                Ok(Place::Result(result)) => Some(result),
+                _ => None,
+            };
+        }
         let chunk = self.chunks.front()?;
         let mut place = lock(&chunk.places[self.at]);
         if !matches!(&*place, Place::Result(result) if wanted(result)) {
@@ -330,6 +351,35 @@ impl<T, R> Head<T, R> {
         }
         Some(result)
     }
+
+    /// Makes the first chunk the consumer's own, if nobody else has it any more: then all that it holds are results.
+    fn take_first(&mut self) {
+        let Some(first) = self.chunks.pop_front() else {
+            return;
+        };
+        match Arc::try_unwrap(first) {
+            Ok(chunk) => {
+                self.own = chunk.places.into_iter();
+                self.own.by_ref().take(std::mem::take(&mut self.at)).for_each(drop);
+            }
+            Err(shared) => self.chunks.push_front(shared),
+        }
+    }
+
+    /// In the place of the next result, that the consumer waits for it. False if it is there.
+    fn leave_note(&self) -> bool {
+        let Some(chunk) = self.chunks.front().filter(|_| self.own.len() == 0) else {
+            // Only `close` leaves nothing here while something is outstanding, and it wakes who waits.
+            return self.own.len() == 0;
+        };
+        let mut place = lock(&chunk.places[self.at]);
+        *place = match std::mem::replace(&mut *place, Place::Awaited) {
+            Place::Item(item) | Place::AwaitedItem(item) => Place::AwaitedItem(item),
+            Place::Empty | Place::Awaited => Place::Awaited,
+            Place::Result(result) => Place::Result(result),
+        };
+        !matches!(&*place, Place::Result(_))
+    }
 }
 
 impl<T, R> Chunk<T, R> {
@@ -340,17 +390,15 @@ impl<T, R> Chunk<T, R> {
             return None;
         }
         let at = self.cursor.fetch_add(1, Ordering::Relaxed);
-        if at >= self.places.len() {
-            return None;
-        }
-        match self.change(at, Place::Empty) {
+        let mut place = lock(self.places.get(at)?);
+        match std::mem::replace(&mut *place, Place::Empty) {
             Place::Item(item) => Some((at, item)),
-            Place::Empty | Place::Result(_) => None,
+            Place::AwaitedItem(item) => {
+                *place = Place::Awaited;
+                Some((at, item))
+            }
+            Place::Empty | Place::Awaited | Place::Result(_) => None,
         }
-    }
-
-    fn change(&self, at: usize, place: Place<T, R>) -> Place<T, R> {
-        std::mem::replace(&mut *lock(&self.places[at]), place)
     }
 }
 

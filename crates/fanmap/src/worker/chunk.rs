@@ -40,14 +40,16 @@ pub struct Chunk<'w> {
     started: u32,
     ended: u32,
     given: u32,
-    /// When the last one ended, or the one that runs started.
+    /// When the clock was last looked at: at the end of a task, or the start of one.
     mark: Instant,
-    /// When results were last given.
-    given_at: Instant,
-    /// How long the tasks ran whose results were not given.
+    /// The ticker when the last one ended, or the one that runs started; and when results were last given.
+    tick: u64,
+    given_tick: u64,
+    /// How long the tasks ran whose results were not given, up to `mark`; and how many had ended then.
     nanos: u64,
-    /// How long the last one ran.
-    took: Duration,
+    timed: u32,
+    /// Whether the last one was tiny.
+    tiny: bool,
     condemned: bool,
     /// The word is the parent's again.
     through: bool,
@@ -61,6 +63,8 @@ impl<'w> Chunk<'w> {
             return Err(nonsense(Corrupt));
         }
         let now = Instant::now();
+        worker.ticker.learn(now);
+        let tick = worker.ticker.read();
         Ok(Self {
             worker,
             link,
@@ -71,9 +75,11 @@ impl<'w> Chunk<'w> {
             ended: 0,
             given: 0,
             mark: now,
-            given_at: now,
+            tick,
+            given_tick: tick,
             nanos: 0,
-            took: Duration::ZERO,
+            timed: 0,
+            tiny: true,
             condemned: false,
             through: false,
         })
@@ -106,16 +112,23 @@ impl<'w> Chunk<'w> {
     /// What was done since the task was started does not count as its time.
     pub fn start_clock(&mut self) {
         self.mark = Instant::now();
+        self.tick = self.worker.ticker.read();
     }
 
     /// The task has ended. Whether it is time to give its result, and those kept before it.
     pub fn ended(&mut self) -> bool {
-        let now = Instant::now();
-        self.took = now - self.mark;
-        self.nanos += u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX / 2);
+        let (ticker, tick) = (&self.worker.ticker, self.worker.ticker.read());
+        self.tiny = ticker.within(self.tick, tick, TINY);
+        let due = !self.tiny || !ticker.within(self.given_tick, tick, KEPT);
+        self.tick = tick;
         self.ended += 1;
-        self.mark = now;
-        self.took >= TINY || now - self.given_at >= KEPT
+        due
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        self.nanos += u64::try_from((now - self.mark).as_nanos()).unwrap_or(u64::MAX / 2);
+        (self.mark, self.timed) = (now, self.ended);
     }
 
     /// The next `count` tasks returned: their values, encoded together.
@@ -158,10 +171,13 @@ impl<'w> Chunk<'w> {
         if self.condemned {
             return Ok(());
         }
+        if self.timed < self.ended {
+            self.look_at_the_clock();
+        }
         let nanos = self.nanos * u64::from(count) / u64::from(pending);
         self.nanos -= nanos;
         self.given += count;
-        self.given_at = self.mark;
+        self.given_tick = self.tick;
         let last = self.given == self.part.count;
         if last && !self.close() {
             return Ok(());
@@ -171,7 +187,7 @@ impl<'w> Chunk<'w> {
 
     /// Nothing runs any more, and nothing will be started: false if the parent gave up on the chunk before.
     fn close(&mut self) -> bool {
-        self.through = self.word().finish(self.took < TINY);
+        self.through = self.word().finish(self.tiny);
         self.condemned = !self.through;
         self.through
     }

@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use fanmap_shm::bell::Bell;
+use fanmap_shm::clock::Ticker;
 use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
 use fanmap_shm::process;
@@ -86,6 +87,7 @@ struct Worker {
     parent_bell: Bell,
     calls: FrameReader,
     replies: FrameWriter,
+    ticker: Ticker,
 }
 
 impl Worker {
@@ -102,6 +104,7 @@ impl Worker {
             link,
             my_bell: invitation.my_bell,
             parent_bell: invitation.parent_bell,
+            ticker: Ticker::new(),
         })
     }
 
