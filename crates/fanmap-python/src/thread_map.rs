@@ -43,6 +43,10 @@ pub(crate) enum Put {
     /// The pool closed before the item was started.
     Discarded,
     /// The pool broke.
+    #[expect(
+        clippy::box_collection,
+        reason = "one word, like the others: there is one of these for each item"
+    )]
     Failed(Box<String>),
 }
 
