@@ -9,20 +9,25 @@
 //! | [`ring`] | a byte stream between one producer and one consumer, over borrowed memory |
 //! | [`flag`] | the sleep and wake-up handshake |
 //! | [`word`] | the state word of one task |
+//! | [`arena`] | who has which bytes of a blobs' memory |
 //! | [`fd`] | the engine's descriptors, and a fork of the user's program |
 //! | [`clock`], [`event`] | deadlines; a wait that returns when a signal arrives |
 //! | [`signals`] | engine threads take no signals |
 //! | [`bell`], [`poll`] | eventfd; waiting for several descriptors |
 //! | [`segment`] | sealed anonymous shared memory |
+//! | `window` | a piece of a file, mapped |
+//! | [`blob`] | large buffers in shared memory, beside the rings |
+//! | [`mapping`] | a blob in this process's memory |
 //! | [`link`] | one worker's segment: two rings, their flags and the state words |
 //! | [`socket`] | messages with descriptors |
 //! | [`process`] | starting, watching and ending processes |
 //!
-//! `ring`, `flag` and `word` are algorithms over memory that somebody lends them, so loom checks what runs. Only Linux is
-//! there today; another system is another set of the files below `word`.
+//! `ring`, `flag` and `word` are algorithms over memory that somebody lends them, so loom checks what runs; `arena` is
+//! arithmetic. Only Linux is there today; another system is another set of the files below `arena`.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+pub mod arena;
 pub mod flag;
 pub mod ring;
 pub mod sync;
@@ -31,6 +36,8 @@ pub mod word;
 #[cfg(not(loom))]
 pub mod bell;
 #[cfg(not(loom))]
+pub mod blob;
+#[cfg(not(loom))]
 pub mod clock;
 #[cfg(not(loom))]
 pub mod event;
@@ -38,6 +45,8 @@ pub mod event;
 pub mod fd;
 #[cfg(not(loom))]
 pub mod link;
+#[cfg(not(loom))]
+pub mod mapping;
 #[cfg(not(loom))]
 pub mod poll;
 #[cfg(not(loom))]
@@ -48,6 +57,8 @@ pub mod segment;
 pub mod signals;
 #[cfg(not(loom))]
 pub mod socket;
+#[cfg(not(loom))]
+mod window;
 
 #[cfg(all(test, loom))]
 mod models;

@@ -12,7 +12,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::fd::Fd;
 
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+/// Nobody can change the size, nor these seals.
+pub(crate) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Shared memory, mapped readable and writable. The mapping lives as long as the value.
 #[derive(Debug)]

@@ -1,0 +1,273 @@
+//! A blob in this process's memory, and what becomes of it when the user's program forks.
+//!
+//! Called by whoever decodes a message with a [`BlobRef`]; the protocol is in [`crate::blob`].
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::arena::GRAIN;
+use crate::blob::{BlobRef, Blobs, locked, to_usize};
+pub use crate::window::Access;
+use crate::window::{self, Window};
+
+/// A blob in this process's memory, from a page's first byte on. It stays there, and keeps its memory, until dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    /// `None` once closed.
+    window: Option<Window>,
+    blob: BlobRef,
+}
+
+/// What is known of a mapping apart from its owner.
+#[derive(Debug)]
+struct Live {
+    blobs: Arc<Blobs>,
+    offset: u64,
+    len: usize,
+    access: Access,
+    /// Whether a fork may have inherited it.
+    forked: bool,
+}
+
+/// The mappings of one process, by address, for [`before_fork`]. One is entered once it is whole and taken out before it
+/// goes, so what is found here under the lock is mapped.
+#[derive(Debug)]
+struct Table {
+    process: u32,
+    live: Mutex<HashMap<usize, Live>>,
+}
+
+static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The table of this process. A forked child begins a new one: the lock of its parent's may be held in it by a thread that
+/// is not there.
+fn table() -> &'static Table {
+    let now = TABLE.load(Ordering::Acquire);
+    // SAFETY: null, or a table that was leaked below: nobody ever frees it or borrows it mutably.
+    match unsafe { now.as_ref() } {
+        Some(table) if table.process == std::process::id() => table,
+        _ => {
+            let fresh = Box::leak(Box::new(Table {
+                process: std::process::id(),
+                live: Mutex::default(),
+            }));
+            // A thread that loses the race looks again, and leaves its small table behind.
+            let _ = TABLE.compare_exchange(now, fresh, Ordering::AcqRel, Ordering::Acquire);
+            table()
+        }
+    }
+}
+
+/// Before the user's program forks: from now on, neither side sees what the other writes to a blob that is mapped now.
+pub fn before_fork() {
+    for (start, live) in locked(&table().live).iter_mut() {
+        if live.access == Access::Shared && !live.forked {
+            let fd = live.blobs.as_fd();
+            // SAFETY: an entry is a window on this memory, mapped while it stands here, which the lock ensures.
+            let done = unsafe { window::make_private(*start as *mut u8, live.len, fd, live.offset) };
+            if done.is_err() {
+                continue; // It stays ours alone; the child has nothing in its place.
+            }
+        }
+        live.forked = true;
+    }
+}
+
+impl Mapping {
+    /// Maps a blob.
+    ///
+    /// # Errors
+    /// It is not in this memory, or the system's table of mappings is full.
+    pub fn new(blobs: &Arc<Blobs>, blob: BlobRef, access: Access) -> io::Result<Self> {
+        if !blob.is_in(blobs.size()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a blob does not lie in its memory",
+            ));
+        }
+        let (offset, len) = (blob.offset(), to_usize(blob.len().next_multiple_of(GRAIN))?);
+        // Reading all of 8 MiB takes 0.4 ms through a kept window and 1.0 through a new one; populating a new one first
+        // makes it 1.2, since the system enters 16 pages at each fault anyway. A private window cannot be kept: it has
+        // pages of its own where it was written to.
+        let window = match access {
+            Access::Shared => blobs.window(offset, len, false)?,
+            Access::Private => Window::map(blobs.as_fd(), offset, len, access)?,
+        };
+        let live = Live {
+            blobs: Arc::clone(blobs),
+            offset,
+            len: window.len(),
+            access,
+            forked: false,
+        };
+        locked(&table().live).insert(window.start() as usize, live);
+        let window = Some(window);
+        Ok(Self { window, blob })
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.window.as_ref().map_or(std::ptr::null_mut(), Window::start)
+    }
+
+    /// How many bytes the blob has.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a blob is never empty")]
+    pub fn len(&self) -> usize {
+        self.blob.len() as usize
+    }
+
+    /// The blob.
+    #[must_use]
+    pub fn blob(&self) -> BlobRef {
+        self.blob
+    }
+
+    /// Whether the blob has the same bytes as `len` bytes from `source` on.
+    ///
+    /// # Safety
+    /// They are readable during the call. If somebody writes to them meanwhile, the answer is open.
+    #[must_use]
+    pub unsafe fn equals(&self, source: *const u8, len: usize) -> bool {
+        // SAFETY: the source is readable by the caller's promise, and the mapping has as many bytes.
+        len == self.len() && unsafe { libc::memcmp(self.as_ptr().cast(), source.cast(), len) == 0 }
+    }
+
+    /// Unmaps the blob, and says whether its range may now be freed. False if a fork of the user's program may see it, or
+    /// if this process is such a fork.
+    #[must_use]
+    pub fn close(mut self) -> bool {
+        self.unmap()
+    }
+
+    fn unmap(&mut self) -> bool {
+        let Some(window) = self.window.take() else {
+            return false;
+        };
+        if !window.is_ours() {
+            return false; // The window knows that it must not unmap.
+        }
+        let Some(live) = locked(&table().live).remove(&(window.start() as usize)) else {
+            return false;
+        };
+        if live.access == Access::Shared && !live.forked {
+            live.blobs.keep(live.offset, window);
+        }
+        !live.forked
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.unmap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arena::{Arena, Grant};
+
+    const LEN: usize = 100_000;
+
+    /// Both sides' views of one memory, and a range that holds a blob.
+    fn written() -> (Arc<Blobs>, Arc<Blobs>, Grant, BlobRef) {
+        let writer = Arc::new(Blobs::create().unwrap());
+        let reader = Arc::new(Blobs::open(writer.as_fd().try_clone_to_owned().unwrap()).unwrap());
+        let grant = Arena::new(writer.size(), 0).allocate(LEN as u64).unwrap();
+        let blob = writer.write(grant, &[7; LEN]).unwrap();
+        (writer, reader, grant, blob)
+    }
+
+    fn equals(mapping: &Mapping, bytes: &[u8]) -> bool {
+        // SAFETY: a slice can be read while it is borrowed.
+        unsafe { mapping.equals(bytes.as_ptr(), bytes.len()) }
+    }
+
+    fn set(mapping: &Mapping, at: usize, byte: u8) {
+        assert!(at < mapping.len());
+        // SAFETY: in bounds, and the test's alone.
+        unsafe { *mapping.as_ptr().add(at) = byte }
+    }
+
+    fn get(mapping: &Mapping, at: usize) -> u8 {
+        assert!(at < mapping.len());
+        // SAFETY: in bounds, and nobody writes meanwhile.
+        unsafe { *mapping.as_ptr().add(at) }
+    }
+
+    #[test]
+    fn a_blob_is_mapped_aligned_and_whole() {
+        let (_, reader, _, blob) = written();
+        for access in [Access::Shared, Access::Private] {
+            let mapping = Mapping::new(&reader, blob, access).unwrap();
+            assert_eq!(mapping.as_ptr() as usize % 4096, 0);
+            assert_eq!((mapping.len(), mapping.blob()), (LEN, blob));
+            assert!(equals(&mapping, &[7; LEN]));
+            assert!(!equals(&mapping, &[7; LEN - 1]));
+            assert!(mapping.close());
+        }
+    }
+
+    #[test]
+    fn shared_writes_change_the_blob_and_private_ones_do_not() {
+        let (_, reader, _, blob) = written();
+        let [one, two] = [(); 2].map(|()| Mapping::new(&reader, blob, Access::Private).unwrap());
+        let shared = Mapping::new(&reader, blob, Access::Shared).unwrap();
+        set(&one, 5, 1);
+        assert_eq!((get(&one, 5), get(&two, 5), get(&shared, 5)), (1, 7, 7));
+        set(&shared, 6, 2);
+        assert_eq!((get(&two, 6), get(&shared, 6)), (2, 2));
+    }
+
+    #[test]
+    fn a_shared_window_is_kept_and_shows_the_next_blob() {
+        let (writer, reader, grant, blob) = written();
+        let mapping = Mapping::new(&reader, blob, Access::Shared).unwrap();
+        let address = mapping.as_ptr();
+        assert!(mapping.close());
+        for byte in [8, 9] {
+            let warm = Grant { warm: true, ..grant };
+            let blob = writer.write(warm, &[byte; LEN - 1]).unwrap();
+            let mapping = Mapping::new(&reader, blob, Access::Shared).unwrap();
+            assert_eq!(mapping.as_ptr(), address);
+            assert!(equals(&mapping, &[byte; LEN - 1]));
+        }
+        writer.give_back(grant.range).unwrap();
+        let mapping = Mapping::new(&reader, blob, Access::Shared).unwrap();
+        assert!(equals(&mapping, &[0; LEN]));
+    }
+
+    #[test]
+    fn two_mappings_of_one_blob_have_windows_of_their_own() {
+        let (_, reader, _, blob) = written();
+        let [one, two] = [(); 2].map(|()| Mapping::new(&reader, blob, Access::Shared).unwrap());
+        assert_ne!(one.as_ptr(), two.as_ptr());
+        drop(one);
+        assert_eq!(get(&two, 0), 7);
+        drop(two);
+        assert_eq!(get(&Mapping::new(&reader, blob, Access::Shared).unwrap(), 0), 7);
+    }
+
+    #[test]
+    fn a_mapping_outlives_both_ends() {
+        let (writer, reader, _, blob) = written();
+        let mapping = Mapping::new(&reader, blob, Access::Private).unwrap();
+        drop((writer, reader));
+        assert!(equals(&mapping, &[7; LEN]));
+    }
+
+    #[test]
+    fn a_reference_into_another_memory_is_refused() {
+        let (_, _, _, blob) = written();
+        let fd = rustix::fs::memfd_create("small", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&fd, GRAIN).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, crate::segment::SEALS).unwrap();
+        let small = Arc::new(Blobs::open(fd).unwrap());
+        assert!(Mapping::new(&small, blob, Access::Shared).is_err());
+    }
+}
