@@ -1,7 +1,7 @@
 //! Who has which bytes of a large sparse file: an allocator of ranges. Pure: it knows offsets, not memory.
 //!
-//! The side that writes blobs ([`crate::blob`]) has the arena of their memory to itself, so nothing of it is shared and a
-//! peer that dies at any instruction leaves nothing half done. It promises:
+//! The side that writes blobs ([`crate::blob`]) has the arena of their memory to itself, so nothing of it is shared and
+//! a peer that dies at any instruction leaves nothing half done. It promises:
 //!
 //! - **Nobody waits.** A range is given at once, warm or fresh, whatever the other side holds.
 //! - **A bound.** What is idle and warm, and what is in flight, stay under a bound together as long as idle ranges can
@@ -10,23 +10,24 @@
 //! - **Nonsense is harmless.** To free what is not allocated is refused and changes nothing: frees come from the peer.
 //!
 //! # Warm and fresh
-//! The pages of a freed range stay where they are, for the next blob of about its size: taking fresh pages from the system
-//! costs ten times a copy into warm ones. A fresh range is cut from the space's untouched end, and a range that was given
-//! back is not used again: the space is so large (2^62 bytes; a program would need years to write as much) that it needs
-//! no list of holes. Where the user has limited the size of files it is smaller, and once it is used up
+//! The pages of a freed range stay where they are, for the next blob of about its size: taking fresh pages from the
+//! system costs ten times a copy into warm ones. A fresh range is cut from the space's untouched end, and a range that
+//! was given back is not used again: the space is so large (2^62 bytes; a program would need years to write as much)
+//! that it needs no list of holes. Where the user has limited the size of files it is smaller, and once it is used up
 //! [`Arena::allocate`] gives only warm ranges.
 //!
-//! Neighbours are never merged either. A program sends blobs of the same few sizes over and over; a range that comes back
-//! as it went finds both sides' mappings of it still in place.
+//! Neighbours are never merged either. A program sends blobs of the same few sizes over and over; a range that comes
+//! back as it went finds both sides' mappings of it still in place.
 
 use std::collections::{HashMap, VecDeque};
 
 /// Every range begins and ends at a multiple of this: the largest page of the systems we run on, so that both sides can
-/// map it whatever theirs is. Only address space is lost to rounding up, no memory: pages are taken as they are touched.
+/// map it whatever theirs is. Only address space is lost to rounding up, no memory: pages are taken as they are
+/// touched.
 pub const GRAIN: u64 = 1 << 16;
 
-/// A warm range may exceed the need by a quarter. If it had to fit exactly, blobs of slightly different sizes would cut each
-/// other's ranges to pieces; were more allowed, small blobs would sit on the pages that a large one could use.
+/// A warm range may exceed the need by a quarter. If it had to fit exactly, blobs of slightly different sizes would cut
+/// each other's ranges to pieces; were more allowed, small blobs would sit on the pages that a large one could use.
 const SLACK: u64 = 4;
 
 /// Some bytes of the space: `len` of them, from `offset`. Both are multiples of [`GRAIN`].
@@ -69,8 +70,8 @@ pub struct Arena {
     bound: u64,
     /// By offset: the length, and whether the user has it.
     taken: HashMap<u64, (u64, bool)>,
-    /// Free ranges with their pages, the least recently used first. It is searched from end to end: the bound keeps it to
-    /// some thousands of ranges even if all are the smallest, and that search is cheap beside the copy of any blob.
+    /// Free ranges with their pages, the least recently used first. It is searched from end to end: the bound keeps it
+    /// to some thousands of ranges even if all are the smallest, and that search is cheap beside the copy of any blob.
     idle: VecDeque<Range>,
     usage: Usage,
 }
@@ -89,8 +90,8 @@ impl Arena {
         }
     }
 
-    /// A range of at least `len` bytes; the pool's own until it is handed over or freed. `None` if the space is used up (or
-    /// `len` is 0): then the bytes must travel in another way.
+    /// A range of at least `len` bytes; the pool's own until it is handed over or freed. `None` if the space is used up
+    /// (or `len` is 0): then the bytes must travel in another way.
     #[must_use]
     pub fn allocate(&mut self, len: u64) -> Option<Grant> {
         let len = len.checked_next_multiple_of(GRAIN).filter(|len| *len > 0)?;

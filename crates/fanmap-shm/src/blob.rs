@@ -2,8 +2,9 @@
 //! maps it and copies nothing.
 //!
 //! [`Blobs`] is the memory of one [`Arena`]: a sealed memfd, so large that it never needs to grow, whose pages are taken
-//! as they are written and given back blob by blob. A [`BlobRef`] is what travels in a message, a [`Mapping`] is one blob
-//! in a process's memory. What follows is the protocol that the two ends of a link keep; nothing here knows of messages.
+//! as they are written and given back blob by blob. A [`BlobRef`] is what travels in a message, a [`Mapping`] is one
+//! blob in a process's memory. What follows is the protocol that the two ends of a link keep; nothing here knows of
+//! messages.
 //!
 //! # Who owns what
 //! A memory has one side that allocates and writes, and has its arena; the others only map.
@@ -13,38 +14,38 @@
 //! | items and functions: one a pool | the parent | the parent | its workers |
 //! | results: one a worker | the parent | that worker | the parent |
 //!
-//! A worker's invitation carries both descriptors: none has to be passed later, and a worker's results can be mapped after
-//! its death. A worker that takes a dead one's place gets a memory of its own.
+//! A worker's invitation carries both descriptors: none has to be passed later, and a worker's results can be mapped
+//! after its death. A worker that takes a dead one's place gets a memory of its own.
 //!
 //! # A blob's life
 //! - **An item's blob** is allocated before its task is sent, and mapped by the worker that runs the task:
 //!   [`Access::Shared`], so that an array can be written to in place; [`Access::Private`] if the task may run again
-//!   (`retries`), so that each run sees the same. It is freed when the worker has dropped the last reference to it and says
-//!   so in its replies, or when the task has ended without having been started.
+//!   (`retries`), so that each run sees the same. It is freed when the worker has dropped the last reference to it and
+//!   says so in its replies, or when the task has ended without having been started.
 //! - **A function's blob** is mapped by every worker, [`Access::Private`]: all see what was sent, whatever one of them
-//!   writes. So it stays the snapshot, and the next call compares the source with it ([`Mapping::equals`]): reading both
-//!   is faster than any digest, and where they are equal nothing is sent. It is freed when the function is forgotten and
-//!   each worker that had it has dropped it, or is dead.
-//! - **A result's blob** is handed over when its reply is published; the map's window bounds what nobody has asked for yet.
-//!   The parent maps it when the result is decoded, and frees it, by a message in the worker's calls, when the last
-//!   reference is gone.
-//! - **Frees** travel in the ring that goes the other way, with what is sent next. They are worth a wake-up of their own
-//!   only when they come to a good part of the bound, which an idle peer would keep from the system.
+//!   writes. So it stays the snapshot, and the next call compares the source with it ([`Mapping::equals`]): reading
+//!   both is faster than any digest, and where they are equal nothing is sent. It is freed when the function is
+//!   forgotten and each worker that had it has dropped it, or is dead.
+//! - **A result's blob** is handed over when its reply is published; the map's window bounds what nobody has asked for
+//!   yet. The parent maps it when the result is decoded, and frees it, by a message in the worker's calls, when the
+//!   last reference is gone.
+//! - **Frees** travel in the ring that goes the other way, with what is sent next. They are worth a wake-up of their
+//!   own only when they come to a good part of the bound, which an idle peer would keep from the system.
 //!
 //! # Ends
 //! - **A worker dies**: the parent frees the items' blobs that were with it, but for those of tasks that go to another
-//!   worker. Its results live: the memory stays while a mapping of it does, and since its arena is gone the parent itself
-//!   gives each back when dropped ([`Blobs::give_back`]). So it is with results that outlive the pool.
+//!   worker. Its results live: the memory stays while a mapping of it does, and since its arena is gone the parent
+//!   itself gives each back when dropped ([`Blobs::give_back`]). So it is with results that outlive the pool.
 //! - **The parent dies**: so do its workers, and the system takes everything back, for nothing has a name.
 //! - **The parent exits**: the same. A blob dropped that late tells nobody.
 //!
 //! # Why nobody waits
 //! User code may hold a blob for ever, so nothing waits for one to come back: an [`Arena`] gives a range at once,
-//! whatever is out. Its bound is kept by giving back what is idle, and what is in flight is bounded by the map's window,
-//! which counts blobs' bytes like all others. The user sets one number; the items' arena has half of it, and the workers'
-//! arenas share the other half. It should exceed the window some times over: if all of it were in flight, each range would
-//! be given back when freed, and each blob written to fresh pages. When there is no range or no memory, the bytes travel
-//! in the ring.
+//! whatever is out. Its bound is kept by giving back what is idle, and what is in flight is bounded by the map's
+//! window, which counts blobs' bytes like all others. The user sets one number; the items' arena has half of it, and
+//! the workers' arenas share the other half. It should exceed the window some times over: if all of it were in flight,
+//! each range would be given back when freed, and each blob written to fresh pages. When there is no range or no
+//! memory, the bytes travel in the ring.
 //!
 //! # A fork of the user's program
 //! The child has the arrays that its parent had, and neither sees what the other writes. So nobody inherits a shared
@@ -54,8 +55,9 @@
 //! fork by C code that runs no hook leaves the child without the shared windows.
 //!
 //! # Trust
-//! A peer may be broken. A reference is checked against the memory's size, which is sealed; a free, by the arena. A peer
-//! that writes to a blob that is not its own corrupts values, as it could by sending wrong ones; it corrupts no memory.
+//! A peer may be broken. A reference is checked against the memory's size, which is sealed; a free, by the arena. A
+//! peer that writes to a blob that is not its own corrupts values, as it could by sending wrong ones; it corrupts no
+//! memory.
 //!
 //! [`Access::Private`]: crate::mapping::Access::Private
 //! [`Access::Shared`]: crate::mapping::Access::Shared
@@ -217,18 +219,20 @@ impl Blobs {
                 "a blob does not fit its range",
             ));
         }
-        // How to copy was measured (2 cores of a virtual AMD EPYC, Linux 6.18; us a MiB). Fresh pages: `pwrite` 340, all
-        // else 730 and more (a mapping, with or without MADV_POPULATE_WRITE or `fallocate` before), since only `pwrite`
-        // takes no page fault for each page. Warm pages: a window that is kept 28, `pwrite` 100, a new window 450, or
-        // 145 if it is populated by MADV_POPULATE_READ first. So the second use of a range makes a window, the others
-        // find it. Past a limit on the size of files that came later than the memory, `pwrite` would end the process.
+        // How to copy was measured (2 cores of a virtual AMD EPYC, Linux 6.18; us a MiB). Fresh pages: `pwrite` 340,
+        // all else 730 and more (a mapping, with or without MADV_POPULATE_WRITE or `fallocate` before), since only
+        // `pwrite` takes no page fault for each page. Warm pages: a window that is kept 28, `pwrite` 100, a new window
+        // 450, or 145 if it is populated by MADV_POPULATE_READ first. So the second use of a range makes a window, the
+        // others find it. Past a limit on the size of files that came later than the memory, `pwrite` would end the
+        // process.
         let limited = offset + blob.len > file_limit();
         let window = (grant.warm || limited).then(|| self.window(offset, to_usize(room)?, true));
         match window {
             Some(Ok(window)) => {
-                // SAFETY: the source is readable by the caller's promise. The window has `room >= len` bytes and is this
-                // call's alone; nobody else reads or writes the range, for the arena gave it out and no reference to the
-                // blob was sent. The two do not overlap: a mapping that a caller has is not on a range that is granted.
+                // SAFETY: the source is readable by the caller's promise. The window has `room >= len` bytes and is
+                // this call's alone; nobody else reads or writes the range, for the arena gave it out and no reference
+                // to the blob was sent. The two do not overlap: a mapping that a caller has is not on a range that is
+                // granted.
                 unsafe { std::ptr::copy_nonoverlapping(source, window.start(), len) };
                 self.keep(offset, window);
             }
@@ -277,8 +281,8 @@ impl Blobs {
         use std::os::fd::AsRawFd;
         let (fd, mut done) = (self.fd.as_fd().as_raw_fd(), 0);
         while done < len {
-            // SAFETY: the system reads `len - done` bytes from `source + done`, readable by the caller's promise, and writes
-            // to our own file, in a range that nobody else uses.
+            // SAFETY: the system reads `len - done` bytes from `source + done`, readable by the caller's promise, and
+            // writes to our own file, in a range that nobody else uses.
             let count = unsafe { libc::pwrite(fd, source.add(done).cast(), len - done, (offset + done as u64) as i64) };
             match usize::try_from(count) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -32,8 +32,8 @@ struct Live {
     forked: bool,
 }
 
-/// The mappings of one process, by address, for [`before_fork`]. One is entered once it is whole and taken out before it
-/// goes, so what is found here under the lock is mapped.
+/// The mappings of one process, by address, for [`before_fork`]. One is entered once it is whole and taken out before
+/// it goes, so what is found here under the lock is mapped.
 #[derive(Debug)]
 struct Table {
     process: u32,
@@ -42,8 +42,8 @@ struct Table {
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
 
-/// The table of this process. A forked child begins a new one: the lock of its parent's may be held in it by a thread that
-/// is not there.
+/// The table of this process. A forked child begins a new one: the lock of its parent's may be held in it by a thread
+/// that is not there.
 fn table() -> &'static Table {
     let now = TABLE.load(Ordering::Acquire);
     // SAFETY: null, or a table that was leaked below: nobody ever frees it or borrows it mutably.
@@ -137,8 +137,8 @@ impl Mapping {
         len == self.len() && unsafe { libc::memcmp(self.as_ptr().cast(), source.cast(), len) == 0 }
     }
 
-    /// Unmaps the blob, and says whether its range may now be freed. False if a fork of the user's program may see it, or
-    /// if this process is such a fork.
+    /// Unmaps the blob, and says whether its range may now be freed. False if a fork of the user's program may see it,
+    /// or if this process is such a fork.
     #[must_use]
     pub fn close(mut self) -> bool {
         self.unmap()

@@ -10,8 +10,8 @@ use std::ptr::NonNull;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
 /// How many windows a side keeps. A new window costs 90 us of page faults a MiB when it is read, and more when it is
-/// written, so fewer would make programs with many blobs in flight pay again; each is an entry in the process's table of
-/// mappings, of which Linux gives 65,530 to all its libraries together, and is passed by when one is looked for.
+/// written, so fewer would make programs with many blobs in flight pay again; each is an entry in the process's table
+/// of mappings, of which Linux gives 65,530 to all its libraries together, and is passed by when one is looked for.
 const MAX_KEPT: usize = 256;
 
 /// What becomes of writes through a window.
@@ -25,8 +25,8 @@ pub enum Access {
 
 /// Part of a file, mapped readable and writable; unmapped when dropped.
 ///
-/// Only the process that made it unmaps it: in a forked child a shared window is not there, and something else may be in
-/// its place. What a child inherits of private ones it has until it ends.
+/// Only the process that made it unmaps it: in a forked child a shared window is not there, and something else may be
+/// in its place. What a child inherits of private ones it has until it ends.
 #[derive(Debug)]
 pub(crate) struct Window {
     start: NonNull<u8>,
@@ -40,7 +40,8 @@ unsafe impl Send for Window {}
 unsafe impl Sync for Window {}
 
 impl Window {
-    /// Maps `len` bytes from `offset`. A shared window is not there in a forked child, whose writes would be shared too.
+    /// Maps `len` bytes from `offset`. A shared window is not there in a forked child, whose writes would be shared
+    /// too.
     pub(crate) fn map(fd: BorrowedFd<'_>, offset: u64, len: usize, access: Access) -> io::Result<Self> {
         // SAFETY: a new mapping at a place that the system chooses touches no memory of anyone's.
         let start = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, protection(), flags(access), fd, offset)? };
@@ -74,15 +75,15 @@ impl Window {
     }
 }
 
-/// Makes the window of `len` bytes at `start` a private one, in place: it reads as before, and writes from now on are this
-/// process's own, and after a fork either's own.
+/// Makes the window of `len` bytes at `start` a private one, in place: it reads as before, and writes from now on are
+/// this process's own, and after a fork either's own.
 ///
 /// # Safety
 /// At `start` are `len` bytes of a window on this `fd` at this `offset`, which stays mapped during the call.
 pub(crate) unsafe fn make_private(start: *mut u8, len: usize, fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
     let flags = flags(Access::Private) | MapFlags::FIXED;
-    // SAFETY: the new mapping replaces just these bytes of a window, by the caller's promise, and the system replaces it in
-    // one step for all threads. Its bytes are the same, for they are the file's and nobody had private ones.
+    // SAFETY: the new mapping replaces just these bytes of a window, by the caller's promise, and the system replaces
+    // it in one step for all threads. Its bytes are the same, for they are the file's and nobody had private ones.
     unsafe { rustix::mm::mmap(start.cast(), len, protection(), flags, fd, offset)? };
     Ok(())
 }
