@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     BufferCallback = Callable[[PickleBuffer], bool]
 
-__all__ = ["BY_VALUE", "IMPORTED", "Encoder", "Forked", "decode", "decode_exception"]
+__all__ = ["BY_VALUE", "IMPORTED", "Encoder", "Forked", "decode", "decode_exception", "decode_result"]
 
 PROTOCOL = 5
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
@@ -50,6 +50,36 @@ def decode(data: bytes | bytearray | memoryview, buffers: Iterable[Any] | None =
     return pickle.loads(data, buffers=buffers)
 
 
+def decode_result(payload: bytes | tuple[bytes, list[Any]]) -> Any:
+    """The value of a task: from its bytes, or from these and the buffers that came beside them."""
+    if isinstance(payload, tuple):
+        return pickle.loads(payload[0], buffers=payload[1])
+    return pickle.loads(payload)
+
+
+class _Raw:
+    """Bytes whose copying is to be left to the other side: pickle itself takes exact `bytes` in band."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes | bytearray) -> None:
+        self.raw = raw
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self.raw), (pickle.PickleBuffer(self.raw),)
+
+
+def _raw(obj: Any) -> Any:
+    """The same, with large exact `bytes` at its top, or among the arguments of a call, to be sent out of band."""
+    kind = type(obj)
+    if kind is bytes or kind is bytearray:
+        return _Raw(obj) if len(obj) >= LARGE else obj
+    if kind is tuple and len(obj) <= _SHORT:
+        made = tuple([_raw(one) for one in obj])
+        return made if any(one is not other for one, other in zip(made, obj, strict=True)) else obj
+    return obj
+
+
 class Encoder:
     """Encodes what one process sends to others of one pool, or to its parent.
 
@@ -64,8 +94,8 @@ class Encoder:
         # Whether an item so far had to go by value: then the next ones are not tried by name first.
         self._items_by_value = False
 
-    def encode_function(self, function: Any) -> bytes:
-        """Encode the function of one call, as it is now.
+    def encode_function(self, function: Any, buffers: list[PickleBuffer] | None = None) -> bytes:
+        """Encode the function of one call, as it is now; `buffers` as for `encode`.
 
         To be called for each `submit` and each `map`, before their arguments are encoded: it also starts a new call,
         for which changed classes and globals are looked at anew.
@@ -75,7 +105,7 @@ class Encoder:
         kind = type(function)
         if kind in _NAMED and self._reference(function) is NotImplemented:
             return _dumps(function, PROTOCOL)
-        return self._encode(function, None, None, by_value=kind is FunctionType)
+        return self._encode(function, None, buffers, by_value=kind is FunctionType)
 
     def encode(
         self, obj: object, what: str = "the task's argument", buffers: list[PickleBuffer] | None = None
@@ -84,6 +114,8 @@ class Encoder:
 
         With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
         """
+        if buffers is not None:
+            obj = _raw(obj)
         kind = type(obj)
         if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
             # Nothing in it can need more than the C pickle, which is ten times as fast.

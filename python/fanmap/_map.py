@@ -31,6 +31,7 @@ from . import _check, _native, _outcome
 from ._remote import detach
 
 if TYPE_CHECKING:
+    from pickle import PickleBuffer
     from types import TracebackType
 
     from ._codec import Encoder
@@ -477,7 +478,7 @@ class _ProcessLane:
         self._executor: ProcessPoolExecutor | None = executor
         self._encode = encoder.encode
         self._encode_atoms = encoder.encode_atoms
-        self._decode = executor._decode
+        self._decode = executor._decode_result
         self.room = run.room
         self.poll = run.try_pop
         self.wait = run.pop
@@ -488,18 +489,24 @@ class _ProcessLane:
             self._push(self._encode_atoms(items), len(items))
             return
         for at, item in enumerate(items, index):
+            what = f"item {at}"
+            buffers: list[PickleBuffer] = []
             try:
-                data = self._encode(item, f"item {at}")
+                data = self._encode(item, what, buffers)
+                if buffers and self._push(data, 1, buffers):
+                    continue
+                if buffers:
+                    data = self._encode(item, what)  # there is no memory for them
             except Exception as error:
                 self._run.push_error(detach(error))
             else:
                 self._push(data, 1)
 
-    def _push(self, data: bytes, count: int) -> None:
+    def _push(self, data: bytes, count: int, buffers: list[PickleBuffer] | None = None) -> bool:
         assert self._executor is not None, "an item was sent after the last"
         self._executor._prepare()
         try:
-            self._run.push(data, count)
+            return self._run.push(data, count, buffers)
         except RuntimeError:
             # Closed or broken while the input was read: it says so in the standard library's words.
             self._executor._check_open()

@@ -32,6 +32,7 @@ from ._remote import decode_refusal, detach
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from pickle import PickleBuffer
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -118,7 +119,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._lock = threading.Lock()
         self._closed = False
         self._functions: OrderedDict[bytes, _native.Function] = OrderedDict()
-        self._decode = _codec.decode
+        # Kept, with its buffers, for a next call with the same.
+        self._last_large: _native.Function | None = None
+        self._decode_result = _codec.decode_result
         self._engine = _Engine(start, max_workers, max_tasks, idle, end_at_exit)
         self._workers = _lookalikes.Workers(self._engine)
         _lifecycle.at_exit(self._engine)
@@ -173,7 +176,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         future: Future[T] = Future()
         try:
             function = self._function(fn, b"k")
-            argument = self._encoder.encode((args, kwargs), "the task's argument")
+            buffers: list[PickleBuffer] = []
+            argument = self._encoder.encode((args, kwargs), "the task's argument", buffers)
         except Exception as error:
             # As there, a call that cannot be sent has its worker started all the same.
             self._prepare()
@@ -183,7 +187,10 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             return future
         self._prepare()
         try:
-            future._ticket = self._engine.submit(function, argument, future)
+            future._ticket = self._engine.submit(function, argument, buffers, future)
+            if future._ticket is None:  # there is no memory for the buffers
+                argument = self._encoder.encode((args, kwargs), "the task's argument")
+                future._ticket = self._engine.submit(function, argument, None, future)
         except RuntimeError:
             # Closed or broken since the look above, which says it in the standard library's words.
             self._check_open()
@@ -218,6 +225,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and no process is left."""
         self._closed = True
+        self._last_large = None
         self._engine.close(cancel_futures)
         if wait:
             self._engine.join()
@@ -283,22 +291,41 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
         """
-        body = how + self._encoder.encode_function(fn)
+        buffers: list[PickleBuffer] = []
+        body = how + self._encoder.encode_function(fn, buffers)
         pool = self._native_pool()
+        if buffers:
+            return self._large_function(pool, fn, how, body, buffers)
         if len(body) > _KEPT_BYTES or not _is_stateless(fn):
-            return pool.function(body)
+            return _sent_once(pool, body)
         with self._lock:
             function = self._functions.get(body)
             if function is None:
-                function = self._functions[body] = pool.function(body)
+                function = self._functions[body] = _sent_once(pool, body)
                 if len(self._functions) > _KEPT_FUNCTIONS:
                     self._functions.popitem(last=False)
             else:
                 self._functions.move_to_end(body)
             return function
 
+    def _large_function(
+        self, pool: _native.ProcessPool, fn: Callable[..., Any], how: bytes, body: bytes, buffers: list[PickleBuffer]
+    ) -> _native.Function:
+        """One that brings large buffers. If those of the last one hold the same, they are not copied again."""
+        function = pool.function(body, buffers, self._last_large)
+        if function is None:  # there is no memory for them
+            return _sent_once(pool, how + self._encoder.encode_function(fn))
+        self._last_large = function
+        return function
+
 
 _SUBMIT = ProcessPoolExecutor.submit
+
+
+def _sent_once(pool: _native.ProcessPool, body: bytes) -> _native.Function:
+    function = pool.function(body)
+    assert function is not None, "only buffers need memory"
+    return function
 
 
 def _is_stateless(fn: Callable[..., Any]) -> bool:
@@ -347,7 +374,9 @@ class _Engine:
                 started = self._started
         return started
 
-    def submit(self, function: _native.Function, argument: bytes, future: Future[Any]) -> _native.Ticket:
+    def submit(
+        self, function: _native.Function, argument: bytes, buffers: list[PickleBuffer] | None, future: Future[Any]
+    ) -> _native.Ticket | None:
         """Submit a call whose end completes `future`."""
         completions = self._completions
         if completions is None:
@@ -359,7 +388,7 @@ class _Engine:
                         name="fanmap-completions", target=_complete_all, args=(completions, self), daemon=True
                     )
                     self._thread.start()
-        return self.started().pool.submit(function, argument, completions, future)
+        return self.started().pool.submit(function, argument, buffers, completions, future)
 
     def workers(self, *, wait: bool) -> list[int]:
         """The workers' process ids; with `wait`, once those that were asked for have been started."""
@@ -452,7 +481,7 @@ def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
         for future, kind, payload in ends:
             if kind == _outcome.BROKEN:
                 engine.broken()  # before anybody hears of it: the reason is in the log then
-            complete(future, kind, payload, _codec.decode)
+            complete(future, kind, payload, _codec.decode_result)
             future._ticket = None
         # Nothing of a result may be kept until the next one comes.
         del ends, future, kind, payload

@@ -43,6 +43,7 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Initializer |
 
 
 def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
+    os.register_at_fork(before=_native.before_fork)
     code = 1
     try:
         if _native.serve(invitation, Handler(inherited, invitation.take_extra())):
@@ -100,7 +101,7 @@ class Handler:
         self._encoder = _codec.Encoder(to_parent=True)
         self._logged = False
         # What functions were sent as, until they are called.
-        self._bodies: dict[int, bytes] = {}
+        self._bodies: dict[int, tuple[bytes, list[Any]]] = {}
 
     def setup(self, body: bytes) -> bytes | None:
         """Get ready; what went wrong, encoded, if it cannot be."""
@@ -136,9 +137,9 @@ class Handler:
                 self._logged = True
             raise
 
-    def define(self, function: int, body: bytes) -> None:
+    def define(self, function: int, body: bytes, buffers: list[Any]) -> None:
         """A function; it is decoded when it is first called, so that what goes wrong is the call's error."""
-        self._bodies[function] = body
+        self._bodies[function] = body, buffers
 
     def forget(self, function: int) -> None:
         """It will not be called again."""
@@ -146,24 +147,24 @@ class Handler:
 
     def function(self, function: int) -> tuple[bytes, Any]:
         """How a function is to be called, and the function. Asked for once; another try, if decoding it failed."""
-        body = self._bodies[function]
+        body, buffers = self._bodies[function]
         try:
-            decoded = _codec.decode(memoryview(body)[1:])
+            decoded = _codec.decode(memoryview(body)[1:], buffers)
         except BaseException as error:
             raise _undecodable("the function", error) from error
-        self._bodies[function] = b""
+        del self._bodies[function]
         return body[:1], decoded
 
-    def argument(self, body: bytes) -> Any:
+    def argument(self, body: bytes, buffers: list[Any]) -> Any:
         """The argument of a task, or a list of those of a run."""
         try:
-            return _codec.decode(body)
+            return _codec.decode(body, buffers)
         except BaseException as error:
             raise _undecodable("the task's argument", error) from error
 
-    def result(self, value: Any) -> bytes:
+    def result(self, value: Any, buffers: list[pickle.PickleBuffer] | None) -> bytes:
         """A task's value, encoded."""
-        return self._encoder.encode(value, "the result")
+        return self._encoder.encode(value, "the result", buffers)
 
     def raised(self, error: BaseException) -> bytes:
         """What a task raised, encoded."""

@@ -4,13 +4,15 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
-use fanmap::bytes::{Broken, End};
+use fanmap::bytes::{Access, Broken, End, Message};
 use fanmap::{Error, ErrorKind, Exit, Outcome};
+
+use crate::buffer;
 
 /// How an outcome is told to Python, with a payload. `python/fanmap/_outcome.py` has the same numbers.
 #[derive(Clone, Copy)]
 pub(crate) enum Kind {
-    /// The value: an object (threads) or bytes (processes).
+    /// The value: an object (threads), or (processes) bytes, or a pair of bytes and a list of buffers.
     Value = 0,
     /// What was raised: an exception (threads) or bytes (processes).
     Raised = 1,
@@ -28,7 +30,7 @@ pub(crate) enum Kind {
 pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, PyAny>)> {
     let none = || py.None().into_bound(py);
     Ok(match end {
-        End::Outcome(Outcome::Value(bytes)) => (Kind::Value, PyBytes::new(py, &bytes).into_any()),
+        End::Outcome(Outcome::Value(message)) => (Kind::Value, self::message(py, message)?),
         End::Outcome(Outcome::Raised(bytes)) => (Kind::Raised, PyBytes::new(py, &bytes).into_any()),
         End::Outcome(Outcome::Cancelled) => (Kind::Cancelled, none()),
         End::Outcome(Outcome::TimedOut) => (Kind::TimedOut, none()),
@@ -42,6 +44,17 @@ pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, 
         }
         End::Broken(why) => (Kind::Broken, broken(py, &why)?.into_any()),
     })
+}
+
+/// The bytes of a message; with the buffers that came with it, if any, as a pair.
+fn message(py: Python<'_>, message: Message) -> PyResult<Bound<'_, PyAny>> {
+    let bytes = PyBytes::new(py, &message.bytes);
+    if message.blobs.is_empty() {
+        return Ok(bytes.into_any());
+    }
+    // Nobody else has a result, so it is the user's to write to; and a fork of his program makes it private.
+    let buffers = buffer::lend(py, message.blobs, Access::Shared)?;
+    Ok((bytes, buffers).into_pyobject(py)?.into_any())
 }
 
 /// `(reason, refusal)`.

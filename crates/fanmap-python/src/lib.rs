@@ -5,6 +5,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`buffer`] | large buffers: Python's into blobs, and blobs as Python's |
 //! | [`context`] | calls in a context of their own |
 //! | [`convert`] | the engine's errors and ends as Python objects |
 //! | [`wait`] | waits that see Ctrl-C |
@@ -26,6 +27,7 @@
 
 #![deny(unsafe_code)]
 
+mod buffer;
 mod context;
 mod convert;
 mod process_map;
@@ -52,7 +54,7 @@ mod _native {
     #[pymodule_export]
     use super::threads::{Seat, ThreadPool, rest};
     #[pymodule_export]
-    use super::worker::{Invitation, Template, accept, control_pair, empty_stdin, forsake_all, serve};
+    use super::worker::{Invitation, Template, accept, before_fork, control_pair, empty_stdin, forsake_all, serve};
 
     use pyo3::prelude::*;
 

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::bytes::{self, End, Sink};
 use fanmap::map::ordered::{Ordered, Popped};
 use fanmap::map::window::{Window, items_for, run_for};
 
 use crate::convert::{self, Kind};
-use crate::processes::{Function, ProcessPool};
+use crate::processes::{self, Function, ProcessPool};
 use crate::stash::Stash;
 use crate::wait;
 
@@ -97,21 +97,25 @@ impl ProcessRun {
         window.next_run(items, bytes, run_for(sent, mean))
     }
 
-    /// Sends a run of `count` items, encoded together. If the pool takes no more, that is their outcome.
-    fn push(&self, arguments: &Bound<'_, PyBytes>, count: u32) -> PyResult<()> {
-        self.sent.fetch_add(count as usize, Ordering::Relaxed);
-        let arguments = arguments.as_bytes().to_vec();
-        let first = self.shared.results.reserve(u64::from(count));
-        self.sink.sent(first, count, arguments.len());
-        let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
+    /// Sends a run of `count` items, encoded together, with the buffers that were left out. If the pool takes no more, that
+    /// is their outcome. False, and nothing is sent, if there is no memory for the buffers.
+    #[pyo3(signature = (arguments, count, buffers=None))]
+    fn push(&self, arguments: &Bound<'_, PyBytes>, count: u32, buffers: Option<&Bound<'_, PyList>>) -> PyResult<bool> {
         let pool = self.pool.get().pool();
-        pool.submit_run(&self.function, arguments, count, sink, first)
-            .map_err(|error| {
-                self.sink.answered(first, count);
-                let refused = Put::Error(convert::error(&error));
-                self.shared.results.put(first, u64::from(count), refused);
-                convert::error(&error)
-            })
+        let Some(load) = processes::load(pool, arguments, buffers)? else {
+            return Ok(false);
+        };
+        self.sent.fetch_add(count as usize, Ordering::Relaxed);
+        let first = self.shared.results.reserve(u64::from(count));
+        self.sink.sent(first, count, load.size());
+        let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
+        let submitted = pool.submit_run(&self.function, load, count, sink, first);
+        submitted.map(|()| true).map_err(|error| {
+            self.sink.answered(first, count);
+            let refused = Put::Error(convert::error(&error));
+            self.shared.results.put(first, u64::from(count), refused);
+            convert::error(&error)
+        })
     }
 
     /// Puts an error in the place of the next item: one that could not be sent.
@@ -205,7 +209,8 @@ impl PutEnds {
 impl Sink for PutEnds {
     fn finished(&self, first: u64, count: u32, end: End) {
         let size = match &end {
-            End::Outcome(fanmap::Outcome::Value(bytes) | fanmap::Outcome::Raised(bytes)) => bytes.len(),
+            End::Outcome(fanmap::Outcome::Value(message)) => message.size(),
+            End::Outcome(fanmap::Outcome::Raised(bytes)) => bytes.len(),
             _ => 0,
         };
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);

@@ -11,9 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::Pending;
-use fanmap::bytes::{self, End, ProcessConfig, Sink, Start};
+use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start};
 
-use crate::{convert, wait, worker};
+use crate::{buffer, convert, wait, worker};
 
 /// A pool of supervised worker processes.
 #[pyclass(frozen, weakref, module = "fanmap._native")]
@@ -26,6 +26,8 @@ pub(crate) struct ProcessPool {
 #[pyclass(frozen, module = "fanmap._native")]
 pub(crate) struct Function {
     pub(crate) function: Arc<bytes::Function>,
+    /// What it carries beside its bytes.
+    blobs: Vec<Attached>,
 }
 
 /// One submitted task.
@@ -104,7 +106,9 @@ impl ProcessPool {
     /// A pool of at most `workers` processes. `start` is `"direct"` (each runs `command`), `"template"` (`command` runs a
     /// template that forks them) or `"forked"` (the template is the child `pid` behind the socket `fd`).
     #[new]
-    #[pyo3(signature = (workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, at_once=false))]
+    #[pyo3(signature = (
+        workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, at_once=false, blob_bytes=None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
         workers: usize,
@@ -115,12 +119,14 @@ impl ProcessPool {
         max_tasks: Option<u64>,
         idle: Option<f64>,
         at_once: bool,
+        blob_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let config = ProcessConfig {
             workers,
             max_tasks,
             idle: idle.map(Duration::from_secs_f64),
             at_once,
+            blob_bytes: blob_bytes.unwrap_or(ProcessConfig::default().blob_bytes),
         };
         let start = match (start, command, pid, fd) {
             ("direct", Some(command), _, _) => Start::Direct(Box::new(move || program(&command))),
@@ -140,13 +146,28 @@ impl ProcessPool {
         Ok(Self { pool })
     }
 
-    /// A function that workers are sent once.
-    fn function(&self, body: &Bound<'_, PyBytes>) -> PyResult<Function> {
-        let function = self
-            .pool
-            .function(body.as_bytes().to_vec())
-            .map_err(|error| convert::error(&error))?;
-        Ok(Function { function })
+    /// A function that workers are sent once, with the buffers that were left out of its bytes. Buffers that hold what those
+    /// of `like` do share their memory. `None` if there is no memory for them.
+    #[pyo3(signature = (body, buffers=None, like=None))]
+    fn function(
+        &self,
+        body: &Bound<'_, PyBytes>,
+        buffers: Option<&Bound<'_, PyList>>,
+        like: Option<&Function>,
+    ) -> PyResult<Option<Function>> {
+        let load = match (buffers, like) {
+            (Some(buffers), Some(like)) if buffer::are_equal(&like.blobs, buffers)? => Some(Load {
+                bytes: body.as_bytes().to_vec(),
+                blobs: like.blobs.clone(),
+            }),
+            _ => load(&self.pool, body, buffers)?,
+        };
+        let Some(load) = load else {
+            return Ok(None);
+        };
+        let blobs = load.blobs.clone();
+        let function = self.pool.function(load).map_err(|error| convert::error(&error))?;
+        Ok(Some(Function { function, blobs }))
     }
 
     /// What workers that are started from now on are told first, and descriptors that go with it (copies are taken).
@@ -165,22 +186,26 @@ impl ProcessPool {
         self.pool.may_start_worker()
     }
 
-    /// Submits a task whose end goes, with `future`, to `completions`.
+    /// Submits a task whose end goes, with `future`, to `completions`. `None`, and nothing is done, if there is no memory for
+    /// the buffers that were left out of its bytes.
     fn submit(
         &self,
         function: &Function,
         argument: &Bound<'_, PyBytes>,
+        buffers: Option<&Bound<'_, PyList>>,
         completions: &Completions,
         future: Py<PyAny>,
-    ) -> PyResult<Ticket> {
+    ) -> PyResult<Option<Ticket>> {
         let sink = Arc::new(Complete {
             queue: Arc::clone(&completions.queue),
             future: Mutex::new(Some(future)),
         });
-        let argument = argument.as_bytes().to_vec();
+        let Some(argument) = load(&self.pool, argument, buffers)? else {
+            return Ok(None);
+        };
         completions.queue.lock().expected += 1;
         match self.pool.submit(&function.function, argument, sink, 0) {
-            Ok(ticket) => Ok(Ticket { ticket }),
+            Ok(ticket) => Ok(Some(Ticket { ticket })),
             Err(error) => {
                 completions.queue.lock().expected -= 1;
                 completions.queue.came.notify_all();
@@ -294,6 +319,23 @@ impl Completions {
     fn close(&self) {
         self.queue.close();
     }
+}
+
+/// A message for workers. `None` if there is no memory for its buffers.
+pub(crate) fn load(
+    pool: &bytes::Pool,
+    bytes: &Bound<'_, PyBytes>,
+    buffers: Option<&Bound<'_, PyList>>,
+) -> PyResult<Option<Load>> {
+    let blobs = match buffers {
+        Some(buffers) if !buffers.is_empty() => match buffer::attach(pool.memory(), buffers)? {
+            Some(blobs) => blobs,
+            None => return Ok(None),
+        },
+        _ => Vec::new(),
+    };
+    let bytes = bytes.as_bytes().to_vec();
+    Ok(Some(Load { bytes, blobs }))
 }
 
 fn program(command: &[String]) -> Command {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use fanmap::Error;
-use fanmap::bytes::{self, Chunk, Handler, Left, Request};
+use fanmap::bytes::{self, Access, Chunk, Handler, Left, Load, Memory, Message, Request};
 
+use crate::buffer;
 use crate::convert;
 use crate::stash::is_atom;
 
@@ -134,9 +135,9 @@ pub(crate) fn accept(py: Python<'_>) -> PyResult<Option<Invitation>> {
 
 /// Serves the pool until told to leave: true. False if this process was given up and is about to be killed.
 ///
-/// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body)`, `forget(id)`,
-/// `function(id) -> (how, function)` and `argument(body)`, which raise what is to be the task's error, `result(value) ->
-/// bytes`, which may, and `raised(error) -> bytes`, which does not.
+/// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body, buffers)`, `forget(id)`,
+/// `function(id) -> (how, function)` and `argument(body, buffers)`, which raise what is to be the task's error,
+/// `result(value, buffers) -> bytes`, which may and puts large buffers into the list `buffers` unless that is None, and `raised(error) -> bytes`, which does not.
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, invitation: &Invitation, handler: Bound<'_, PyAny>) -> PyResult<bool> {
     let taken = invitation
@@ -159,6 +160,12 @@ pub(crate) fn empty_stdin() -> PyResult<()> {
 #[pyfunction]
 pub(crate) fn forsake_all() -> PyResult<()> {
     Ok(bytes::forsake_all()?)
+}
+
+/// Before the user's program forks: what it holds of shared memory is its own from here on, and the child's.
+#[pyfunction]
+pub(crate) fn before_fork() {
+    bytes::before_fork();
 }
 
 /// A connected pair of control sockets, as descriptors.
@@ -237,9 +244,10 @@ impl<'py> PyHandler<'py> {
         Ok((how, function))
     }
 
-    fn argument(&self, body: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    fn argument(&self, body: Message) -> PyResult<Bound<'py, PyAny>> {
+        let buffers = buffer::lend(self.py, body.blobs, Access::Shared)?;
         self.handler
-            .call_method1(intern!(self.py, "argument"), (self.bytes(body),))
+            .call_method1(intern!(self.py, "argument"), (self.bytes(&body.bytes), buffers))
     }
 
     fn call(
@@ -259,14 +267,24 @@ impl<'py> PyHandler<'py> {
     }
 
     /// What a task that ended with a value sends: the value, or what went wrong with encoding it.
-    fn result(&self, value: &Bound<'py, PyAny>) -> Result<Vec<u8>, Vec<u8>> {
-        match self.handler.call_method1(intern!(self.py, "result"), (value,)) {
-            Ok(body) => Ok(self
-                .must(body.cast::<PyBytes>().map_err(PyErr::from))
-                .as_bytes()
-                .to_vec()),
-            Err(error) => Err(self.raised(error)),
+    fn result(&self, value: &Bound<'py, PyAny>, memory: &Arc<Memory>) -> Result<Load, Vec<u8>> {
+        self.try_result(value, memory).map_err(|error| self.raised(error))
+    }
+
+    fn try_result(&self, value: &Bound<'py, PyAny>, memory: &Arc<Memory>) -> PyResult<Load> {
+        let name = intern!(self.py, "result");
+        let buffers = PyList::empty(self.py);
+        let bytes = self.handler.call_method1(name, (value, &buffers))?;
+        if !buffers.is_empty() {
+            if let Some(blobs) = buffer::attach(memory, &buffers)? {
+                let bytes = bytes.cast::<PyBytes>()?.as_bytes().to_vec();
+                return Ok(Load { bytes, blobs });
+            }
+            // No memory for them: in band.
+            let bytes = self.handler.call_method1(name, (value, self.py.None()))?;
+            return Ok(bytes.cast::<PyBytes>()?.as_bytes().to_vec().into());
         }
+        Ok(bytes.cast::<PyBytes>()?.as_bytes().to_vec().into())
     }
 
     fn raised(&self, error: PyErr) -> Vec<u8> {
@@ -278,7 +296,7 @@ impl<'py> PyHandler<'py> {
             .to_vec()
     }
 
-    fn give(&mut self, result: Result<Vec<u8>, Vec<u8>>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn give(&mut self, result: Result<Load, Vec<u8>>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         match result {
             Ok(value) => chunk.values(self, 1, value),
             Err(raised) => chunk.raised(self, raised),
@@ -297,7 +315,7 @@ impl<'py> PyHandler<'py> {
             return chunk.values(self, count, body.as_bytes().to_vec());
         }
         for value in values {
-            let result = self.result(&value);
+            let result = self.result(&value, chunk.memory());
             drop(value);
             self.give(result, chunk)?;
         }
@@ -320,14 +338,13 @@ impl<'py> PyHandler<'py> {
     fn run_one(
         &mut self,
         (how, function): (How, Bound<'py, PyAny>),
-        body: Vec<u8>,
+        body: Message,
         chunk: &mut Chunk<'_>,
     ) -> Result<(), Error> {
-        let argument = self.argument(&body);
-        drop(body);
+        let argument = self.argument(body);
         let value = argument.and_then(|argument| self.call(how, &function, &argument));
         let result = match value {
-            Ok(value) => self.result(&value),
+            Ok(value) => self.result(&value, chunk.memory()),
             Err(error) => Err(self.raised(error)),
         };
         chunk.ended();
@@ -399,12 +416,14 @@ impl Handler for PyHandler<'_> {
         }
     }
 
-    fn define(&mut self, function: u64, body: Vec<u8>) {
-        self.must(
-            self.handler
-                .call_method1("define", (function, self.bytes(&body)))
-                .map(drop),
-        );
+    fn define(&mut self, function: u64, body: Message) {
+        // Others have the same blobs, and one that changes what it was given changes it for itself.
+        let buffers = buffer::lend(self.py, body.blobs, Access::Private);
+        let defined = buffers.and_then(|buffers| {
+            let body = self.bytes(&body.bytes);
+            self.handler.call_method1("define", (function, body, buffers))
+        });
+        self.must(defined.map(drop));
     }
 
     fn forget(&mut self, function: u64) {
@@ -412,7 +431,7 @@ impl Handler for PyHandler<'_> {
         self.must(self.handler.call_method1("forget", (function,)).map(drop));
     }
 
-    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         // Started before anything is decoded: who dies of that is not to be tried again and again.
         let Some(first) = chunk.start() else {
             return Ok(());
@@ -425,8 +444,7 @@ impl Handler for PyHandler<'_> {
         if chunk.total() == 1 {
             return self.run_one(function, body, chunk);
         }
-        let arguments = self.argument(&body).and_then(|list| Ok(list.cast_into::<PyList>()?));
-        drop(body);
+        let arguments = self.argument(body).and_then(|list| Ok(list.cast_into::<PyList>()?));
         match arguments {
             Ok(arguments) => self.run_many(function, &arguments, first, chunk),
             Err(error) => self.fail_all(error, chunk),

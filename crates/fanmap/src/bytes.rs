@@ -7,11 +7,15 @@
 //! A worker is a program that calls [`accept`] and [`serve`], or a child that a [`Template`] forked.
 
 pub use crate::config::ProcessConfig;
+pub use crate::memory::{Attached, Load, Memory, Message, Parcel, Returns};
 pub use crate::supervisor::job::{Broken, End, Function, Sink};
 pub use crate::supervisor::launcher::{MakeCommand, Start, TemplateProcess};
 pub use crate::supervisor::{Pool, Ticket};
 pub use crate::transport::control::Invitation;
 pub use crate::worker::{Chunk, Handler, Left, Request, Template, accept, serve};
+pub use fanmap_shm::arena::Grant;
+pub use fanmap_shm::blob::{BlobRef, Blobs};
 pub use fanmap_shm::fd::forsake_all;
+pub use fanmap_shm::mapping::{Access, Mapping, before_fork};
 pub use fanmap_shm::process::{Process, empty_stdin};
 pub use fanmap_shm::socket::Socket;

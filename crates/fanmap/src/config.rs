@@ -53,6 +53,10 @@ pub struct ProcessConfig {
     /// How long an idle pool keeps its processes; they are started again when needed. `None` (the default): until it
     /// closes.
     pub idle: Option<Duration>,
+    /// How much memory the pool may keep for large buffers, in bytes: those under way, and those that are idle and warm.
+    /// Half is for what goes to workers, half for what comes back. What is under way is not held up by it; past it each
+    /// buffer is written to fresh memory, which takes ten times as long. Default: 1 GiB.
+    pub blob_bytes: u64,
     /// Whether all workers are started with the first task. `false` (the default): each when a task has nobody to run it.
     pub at_once: bool,
 }
@@ -63,6 +67,7 @@ impl Default for ProcessConfig {
             workers: crate::cpus::available(),
             max_tasks: None,
             idle: None,
+            blob_bytes: 1 << 30,
             at_once: false,
         }
     }

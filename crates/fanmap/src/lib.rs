@@ -38,6 +38,8 @@ mod executor;
 pub mod future;
 #[cfg(not(loom))]
 pub mod map;
+#[cfg(not(loom))]
+mod memory;
 #[cfg(all(test, loom))]
 mod models;
 #[cfg(not(loom))]

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
+use crate::memory::Message;
 use crate::outcome::Panic;
 use crate::worker::{self, Chunk, Handler};
 
@@ -139,8 +140,8 @@ impl Handler for Functions {
         Ok(())
     }
 
-    fn define(&mut self, function: u64, body: Vec<u8>) {
-        let name = String::from_utf8_lossy(&body);
+    fn define(&mut self, function: u64, body: Message) {
+        let name = String::from_utf8_lossy(&body.bytes);
         let found = find(&name)
             .ok_or_else(|| format!("the worker's program does not know the function `{name}`: is it another program?"));
         self.0.insert(function, found);
@@ -150,10 +151,10 @@ impl Handler for Functions {
         self.0.remove(&function);
     }
 
-    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         while chunk.start().is_some() {
             let result = match self.0.get(&function) {
-                Some(Ok(run)) => run(&body),
+                Some(Ok(run)) => run(&body.bytes),
                 Some(Err(why)) => Err(Raised::Codec(why.clone())),
                 None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
             };

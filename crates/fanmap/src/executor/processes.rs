@@ -229,7 +229,7 @@ pub(crate) fn encode<A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
 }
 
 /// What became of a task, decoded.
-pub(crate) fn decode<R: DeserializeOwned>(end: End) -> Result<Outcome<R>, Error> {
+pub(crate) fn decode<R: DeserializeOwned>(end: &End) -> Result<Outcome<R>, Error> {
     let codec = |why| {
         Error::new(
             ErrorKind::Codec,
@@ -239,11 +239,11 @@ pub(crate) fn decode<R: DeserializeOwned>(end: End) -> Result<Outcome<R>, Error>
     Ok(match end {
         End::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
         End::Outcome(outcome) => match outcome {
-            Outcome::Value(bytes) => Outcome::Value(postcard::from_bytes(&bytes).map_err(codec)?),
-            Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(&bytes).map_err(codec)?.into()),
+            Outcome::Value(message) => Outcome::Value(postcard::from_bytes(&message.bytes).map_err(codec)?),
+            Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
             Outcome::Cancelled => Outcome::Cancelled,
             Outcome::TimedOut => Outcome::TimedOut,
-            Outcome::Lost(lost) => Outcome::Lost(lost),
+            Outcome::Lost(lost) => Outcome::Lost(*lost),
         },
     })
 }
@@ -268,7 +268,7 @@ struct Deliver<R>(Mutex<Option<Promise<R>>>);
 impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
     fn finished(&self, _first: u64, _count: u32, end: End) {
         if let Some(promise) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            match decode(end) {
+            match decode(&end) {
                 Ok(outcome) => promise.complete(outcome),
                 Err(error) => promise.fail(error),
             }

@@ -53,7 +53,7 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
     fn finished(&self, first: u64, count: u32, end: End) {
         // One by one: runs are of one task here, but what was cancelled or lost may have been several.
         for key in first..first + u64::from(count) {
-            let finished = decode(end.clone()).map(|outcome| Finished {
+            let finished = decode(&end).map(|outcome| Finished {
                 outcome,
                 took: self.function.mean_task(),
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fanmap_shm::link::Link;
 
+use crate::memory::{Lease, Load, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::policy;
 use crate::transport::frame::Part;
@@ -22,11 +23,11 @@ pub struct Broken {
 }
 
 /// How a task ended, seen from its pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use]
 pub enum End {
     /// The task has an outcome of its own.
-    Outcome(Outcome<Vec<u8>, Vec<u8>>),
+    Outcome(Outcome<Message, Vec<u8>>),
     /// The pool broke before the task was done.
     Broken(Arc<Broken>),
 }
@@ -47,7 +48,7 @@ pub(super) fn same_sink(one: &Arc<dyn Sink>, other: &Arc<dyn Sink>) -> bool {
 #[derive(Debug)]
 pub struct Function {
     pub(super) id: u64,
-    pub(super) body: Body,
+    pub(super) message: Packed,
     pub(super) forgotten: Weak<Forgotten>,
     mean_nanos: AtomicU64,
 }
@@ -63,10 +64,10 @@ impl Forgotten {
 }
 
 impl Function {
-    pub(super) fn new(id: u64, body: Vec<u8>, forgotten: &Arc<Forgotten>) -> Self {
+    pub(super) fn new(id: u64, load: Load, forgotten: &Arc<Forgotten>) -> Self {
         Self {
             id,
-            body: Arc::new(body),
+            message: Packed::new(load),
             forgotten: Arc::downgrade(forgotten),
             mean_nanos: AtomicU64::new(u64::MAX),
         }
@@ -97,6 +98,26 @@ impl Drop for Function {
     }
 }
 
+/// A message on its way to workers: kept until it has gone to the last of them.
+#[derive(Clone, Debug)]
+pub(super) struct Packed {
+    pub(super) body: Body,
+    /// How many blobs it refers to, and the leases that keep them.
+    pub(super) blobs: u32,
+    pub(super) leases: Arc<[Arc<Lease>]>,
+}
+
+impl Packed {
+    pub(super) fn new(load: Load) -> Self {
+        let (body, blobs, leases) = load.pack();
+        Self {
+            body: Arc::new(body),
+            blobs,
+            leases: leases.into(),
+        }
+    }
+}
+
 /// Where a job is. Read and changed only under the pool's lock; the mutex merely lets the job be shared.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -110,12 +131,13 @@ pub(super) enum Place {
 
 /// One task, or a run of them whose arguments are encoded together, as the pool sees it.
 ///
-/// A run is cut into jobs as workers have room for it; they share the body.
+/// A run is cut into jobs as workers have room for it; they share the arguments.
 pub(super) struct Job {
     pub(super) id: u64,
     pub(super) function: Arc<Function>,
-    pub(super) body: Body,
-    /// Which of the arguments in the body are this job's.
+    /// The arguments.
+    pub(super) message: Packed,
+    /// Which of the arguments are this job's.
     pub(super) part: Part,
     pub(super) sink: Arc<dyn Sink>,
     /// The first task's.
@@ -134,7 +156,7 @@ impl Job {
         Arc::new(Self {
             id,
             function: Arc::clone(&self.function),
-            body: Arc::clone(&self.body),
+            message: self.message.clone(),
             key: self.key + u64::from(tasks.start),
             part: self.part.of(tasks),
             sink: Arc::clone(&self.sink),

@@ -21,7 +21,7 @@ use fanmap_shm::socket::{Received, Socket};
 
 use crate::error::Error;
 use crate::outcome::Exit;
-use crate::transport::control::{Invitation, Report};
+use crate::transport::control::{Invitation, Memories, Report};
 
 /// Builds the command of a process that is started by the pool.
 pub type MakeCommand = Box<dyn Fn() -> Command + Send>;
@@ -136,17 +136,18 @@ impl Launcher {
         key: u64,
         link: &Link,
         bells: (&Bell, &Bell),
+        memories: Memories<'_>,
         extra: &[OwnedFd],
     ) -> Result<Launched, Error> {
         let os = |cause| Error::os("start a worker process", cause);
         match (self, start) {
             (Launcher::Template(template), _) => {
-                Invitation::send(template.socket(), key, link, bells.0, bells.1, extra).map_err(os)?;
+                Invitation::send(template.socket(), key, link, bells, memories, extra).map_err(os)?;
                 Ok(Launched::default())
             }
             (Launcher::Direct, Start::Direct(command)) => {
                 let (process, control) = process::spawn(command()).map_err(os)?;
-                if Invitation::send(&control, key, link, bells.0, bells.1, extra).is_err() {
+                if Invitation::send(&control, key, link, bells, memories, extra).is_err() {
                     // Most likely it has ended already. Either way its end will show, and be told like any other.
                     process.kill();
                 }

@@ -37,6 +37,7 @@ use std::thread;
 use std::time::Instant;
 
 use fanmap_shm::bell::Bell;
+use fanmap_shm::blob::Blobs;
 use fanmap_shm::event::{Event, Wake};
 use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
@@ -46,8 +47,9 @@ use fanmap_shm::word::{self, MOST_TASKS};
 
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
+use crate::memory::{Ledger, Load, Memory};
 use crate::queue::{Joined, Pending};
-use crate::supervisor::job::{Broken, Forgotten, Function, Job, Place, Sink};
+use crate::supervisor::job::{Broken, Forgotten, Function, Job, Packed, Place, Sink};
 use crate::supervisor::launcher::{Launcher, Start};
 use crate::supervisor::seat::Seat;
 use crate::supervisor::state::{Phase, Setup, State};
@@ -72,12 +74,14 @@ pub struct Ticket {
 struct Shared {
     state: Mutex<State>,
     /// Rung by workers that have something to say, and by threads that need the supervisor.
-    bell: Bell,
+    bell: Arc<Bell>,
     /// Moves on when the supervisor ends.
     ended: Event,
     /// Moves on after each turn of the supervisor's.
     turned: Event,
     forgotten: Arc<Forgotten>,
+    /// What functions and arguments are written to that are too large for the rings.
+    memory: Arc<Memory>,
     config: ProcessConfig,
     /// The process that the pool belongs to. In a child that it forks, the lock may be held by a thread that is not there.
     owner: u32,
@@ -90,7 +94,8 @@ impl Pool {
     /// A configuration that cannot be used, or no descriptor left.
     pub fn new(config: ProcessConfig, start: Start) -> Result<Self, Error> {
         let config = config.checked()?;
-        let bell = Bell::new().map_err(|cause| Error::os("make a doorbell", cause))?;
+        let bell = Arc::new(Bell::new().map_err(|cause| Error::os("make a doorbell", cause))?);
+        let memory = Memory::create(config.blob_bytes / 2).map_err(|cause| Error::os("make shared memory", cause))?;
         let state = State::new(config.workers, config.at_once, start);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -99,6 +104,7 @@ impl Pool {
                 ended: Event::new(),
                 turned: Event::new(),
                 forgotten: Arc::default(),
+                memory,
                 config,
                 owner: std::process::id(),
             }),
@@ -109,9 +115,15 @@ impl Pool {
     ///
     /// # Errors
     /// The pool belongs to another process.
-    pub fn function(&self, body: Vec<u8>) -> Result<Arc<Function>, Error> {
+    pub fn function(&self, body: impl Into<Load>) -> Result<Arc<Function>, Error> {
         let id = self.shared.lock()?.next_id();
-        Ok(Arc::new(Function::new(id, body, &self.shared.forgotten)))
+        Ok(Arc::new(Function::new(id, body.into(), &self.shared.forgotten)))
+    }
+
+    /// Where to write buffers that go with functions and arguments and are too large for the rings.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.shared.memory
     }
 
     /// What workers that are started from now on are told first, and descriptors that go with it.
@@ -144,11 +156,11 @@ impl Pool {
     pub fn submit(
         &self,
         function: &Arc<Function>,
-        argument: Vec<u8>,
+        argument: impl Into<Load>,
         sink: Arc<dyn Sink>,
         key: u64,
     ) -> Result<Ticket, Error> {
-        let job = self.queue(function, argument, 1, sink, key)?;
+        let job = self.queue(function, argument.into(), 1, sink, key)?;
         Ok(Ticket {
             job,
             shared: Arc::clone(&self.shared),
@@ -164,7 +176,7 @@ impl Pool {
     pub fn submit_run(
         &self,
         function: &Arc<Function>,
-        arguments: Vec<u8>,
+        arguments: impl Into<Load>,
         count: u32,
         sink: Arc<dyn Sink>,
         first: u64,
@@ -175,17 +187,18 @@ impl Pool {
                 format!("a run has at least 1 task and at most {MOST_TASKS}, not {count}"),
             ));
         }
-        self.queue(function, arguments, count, sink, first).map(drop)
+        self.queue(function, arguments.into(), count, sink, first).map(drop)
     }
 
     fn queue(
         &self,
         function: &Arc<Function>,
-        body: Vec<u8>,
+        load: Load,
         count: u32,
         sink: Arc<dyn Sink>,
         key: u64,
     ) -> Result<Arc<Job>, Error> {
+        let message = Packed::new(load);
         let mut state = self.shared.lock()?;
         match &state.phase {
             Phase::Open => {}
@@ -200,7 +213,7 @@ impl Pool {
         let job = Arc::new(Job {
             id: state.next_id(),
             function: Arc::clone(function),
-            body: Arc::new(body),
+            message,
             part: Part::all(count),
             sink,
             key,
@@ -635,8 +648,14 @@ impl Supervisor {
         let os = |cause| Error::os("make the shared memory of a worker", cause);
         let link = Arc::new(Link::create().map_err(os)?);
         let bell = Bell::new().map_err(os)?;
-        let launched = launcher.launch(&self.start, key, &link, (&bell, &self.shared.bell), &setup.fds)?;
-        let seat = Seat::new(key, link, bell, launched, setup.body, self.shared.config.max_tasks)?;
+        let results = Arc::new(Blobs::create().map_err(os)?);
+        let bells = (&bell, &*self.shared.bell);
+        let config = &self.shared.config;
+        let bytes = config.blob_bytes / 2 / config.workers as u64;
+        let memories = (self.shared.memory.as_fd(), results.as_fd(), bytes);
+        let launched = launcher.launch(&self.start, key, &link, bells, memories, &setup.fds)?;
+        let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
+        let seat = Seat::new(key, link, bell, launched, setup.body, blobs, config.max_tasks)?;
         let mut state = self.lock();
         state.seats.push(seat);
         state.launched();

@@ -12,8 +12,9 @@ use fanmap_shm::socket::Socket;
 use fanmap_shm::word::{Phase, State, Word};
 
 use crate::error::{Error, ErrorKind};
+use crate::memory::{Ledger, Message};
 use crate::outcome::{Exit, Outcome};
-use crate::supervisor::job::{Job, Place, Sink, same_sink};
+use crate::supervisor::job::{Job, Packed, Place, Sink, same_sink};
 use crate::supervisor::launcher::Launched;
 use crate::supervisor::policy;
 use crate::transport::frame::Kind;
@@ -58,7 +59,7 @@ pub(super) enum Said {
     /// It cannot get ready, and why.
     Refused(Vec<u8>),
     /// Tasks of a job ended: those of the range.
-    Finished(Cut, Outcome<Vec<u8>, Vec<u8>>),
+    Finished(Cut, Outcome<Message, Vec<u8>>),
 }
 
 /// One worker, seen from the parent.
@@ -79,6 +80,7 @@ pub(super) struct Seat {
     _control: Option<Socket>,
     calls: FrameWriter,
     replies: FrameReader,
+    blobs: Ledger,
     in_flight: VecDeque<Sent>,
     /// How many tasks it has and has not answered for.
     load: usize,
@@ -96,6 +98,7 @@ impl Seat {
         bell: Bell,
         launched: Launched,
         setup: Body,
+        blobs: Ledger,
         max_tasks: Option<u64>,
     ) -> Result<Self, Error> {
         let (calls, replies) = link
@@ -112,6 +115,7 @@ impl Seat {
             _control: launched.control,
             calls: FrameWriter::new(calls),
             replies: FrameReader::new(replies),
+            blobs,
             in_flight: VecDeque::new(),
             load: 0,
             free_slots: (0..WORDS as u32).rev().collect(),
@@ -120,7 +124,7 @@ impl Seat {
             max_tasks,
             link,
         };
-        seat.calls.push(Kind::Setup, setup);
+        seat.calls.push(Kind::Setup, setup, 0);
         seat.flush();
         Ok(seat)
     }
@@ -160,9 +164,10 @@ impl Seat {
     /// Sends a job. Only when there is [`Seat::room`] for it.
     pub(super) fn send(&mut self, job: Arc<Job>) {
         let slot = self.free_slots.pop().expect("a seat with room has a free slot");
+        self.return_blobs();
         if self.known.insert(job.function.id) {
-            self.calls
-                .push(Kind::Define { id: job.function.id }, Arc::clone(&job.function.body));
+            let kind = Kind::Define { id: job.function.id };
+            self.push(kind, &job.function.message);
         }
         self.link
             .word(slot as usize)
@@ -174,7 +179,7 @@ impl Seat {
             function: job.function.id,
             part: job.part,
         };
-        self.calls.push(kind, Arc::clone(&job.body));
+        self.push(kind, &job.message);
         job.move_to(Place::Sent {
             link: Arc::clone(&self.link),
             slot,
@@ -194,11 +199,23 @@ impl Seat {
         self.flush();
     }
 
+    fn push(&mut self, kind: Kind, message: &Packed) {
+        self.blobs.lend(&message.leases);
+        self.calls.push(kind, Arc::clone(&message.body), message.blobs);
+    }
+
+    /// Tells the worker, with what is sent next, which of its blobs are needed no more.
+    fn return_blobs(&mut self) {
+        for (offset, reusable) in self.blobs.returns() {
+            self.calls.push(Kind::Return { offset, reusable }, no_body(), 0);
+        }
+    }
+
     /// Tells the worker to finish what it has and end.
     pub(super) fn dismiss(&mut self) {
         if self.stage != Stage::Leaving {
             self.stage = Stage::Leaving;
-            self.calls.push(Kind::Exit, no_body());
+            self.calls.push(Kind::Exit, no_body(), 0);
             self.flush();
         }
     }
@@ -207,7 +224,7 @@ impl Seat {
     pub(super) fn forget(&mut self, functions: &[u64]) {
         for id in functions {
             if self.known.remove(id) {
-                self.calls.push(Kind::Forget { id: *id }, no_body());
+                self.calls.push(Kind::Forget { id: *id }, no_body(), 0);
             }
         }
         // What is pushed must be on its way: a seat with a backlog is sent no task.
@@ -266,7 +283,7 @@ impl Seat {
         self.link.parent_asleep().disarm();
         loop {
             match self.replies.next() {
-                Ok(Some((kind, body))) => match self.understand(kind, body) {
+                Ok(Some((kind, body, blobs))) => match self.understand(kind, body, blobs) {
                     Ok(Some(one)) => said.push(one),
                     Ok(None) => {}
                     Err(Corrupt) => return self.kill(),
@@ -278,10 +295,11 @@ impl Seat {
         if self.replies.must_ring_for_space() {
             self.bell.ring();
         }
+        self.return_blobs();
         self.flush();
     }
 
-    fn understand(&mut self, kind: Kind, body: Vec<u8>) -> Result<Option<Said>, Corrupt> {
+    fn understand(&mut self, kind: Kind, body: Vec<u8>, blobs: u32) -> Result<Option<Said>, Corrupt> {
         Ok(match kind {
             Kind::Ready => {
                 if self.stage == Stage::Starting {
@@ -292,7 +310,8 @@ impl Seat {
             Kind::Refused => Some(Said::Refused(body)),
             Kind::Values { id, count, nanos, last } => {
                 let cut = self.answer(id, count, nanos, last)?;
-                Some(Said::Finished(cut, Outcome::Value(body)))
+                let message = self.blobs.receive(body, blobs)?;
+                Some(Said::Finished(cut, Outcome::Value(message)))
             }
             Kind::Raised { id, nanos, last } => {
                 let cut = self.answer(id, 1, nanos, last)?;
@@ -304,6 +323,10 @@ impl Seat {
                     return Err(Corrupt);
                 }
                 self.settle()?;
+                None
+            }
+            Kind::Return { offset, reusable } => {
+                self.blobs.returned(offset, reusable)?;
                 None
             }
             _ => return Err(Corrupt),
@@ -438,6 +461,7 @@ impl Seat {
     pub(super) fn bury(&mut self) -> Remains {
         let (mut lost, mut unfinished) = (Vec::new(), Vec::new());
         self.load = 0;
+        self.blobs.close();
         for sent in std::mem::take(&mut self.in_flight) {
             if sent.job.has_ended() {
                 continue; // given up, or cancelled, by somebody who has told
@@ -452,6 +476,8 @@ impl Seat {
             // The last one that was started is lost: it ran, or had run so long that it must not run again.
             let lost_from = match state.phase {
                 Phase::Open | Phase::Done { tiny: false } if started > answered => started - 1,
+                // It may have written to the arrays it was given.
+                Phase::Done { .. } if started > answered && sent.job.message.blobs > 0 => started - 1,
                 Phase::Open | Phase::Done { .. } => started,
                 // The word of a chunk that somebody has is never free, unless a worker broke it: all may have run.
                 Phase::Condemned | Phase::Free => answered,

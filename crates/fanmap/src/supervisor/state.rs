@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use crate::memory::Message;
 use crate::outcome::{Exit, Outcome, WorkerLost};
 use crate::supervisor::job::{Broken, End, Job, Place, Sink, same_sink};
 use crate::supervisor::launcher::Start;
@@ -409,7 +410,7 @@ impl State {
     }
 
     /// A worker has answered for some tasks of a job.
-    fn answered(&mut self, (job, tasks): Cut, outcome: Outcome<Vec<u8>, Vec<u8>>) {
+    fn answered(&mut self, (job, tasks): Cut, outcome: Outcome<Message, Vec<u8>>) {
         if job.has_ended() {
             return;
         }

@@ -23,9 +23,17 @@ pub struct Invitation {
     pub(crate) link: OwnedFd,
     pub(crate) my_bell: Bell,
     pub(crate) parent_bell: Bell,
+    /// The memories that items and functions come in, and that results go to.
+    pub(crate) items: OwnedFd,
+    pub(crate) results: OwnedFd,
+    /// How much of the latter the worker keeps.
+    pub(crate) result_bytes: u64,
     /// Descriptors that came along for the handler.
     pub(crate) extra: Vec<OwnedFd>,
 }
+
+/// The memories that items come in and that results go to, and how many bytes of the latter are kept.
+pub(crate) type Memories<'a> = (BorrowedFd<'a>, BorrowedFd<'a>, u64);
 
 impl Invitation {
     /// The process that supervises the worker.
@@ -45,14 +53,15 @@ impl Invitation {
         socket: &Socket,
         key: u64,
         link: &Link,
-        worker_bell: &Bell,
-        parent_bell: &Bell,
+        (worker_bell, parent_bell): (&Bell, &Bell),
+        (items, results, result_bytes): Memories<'_>,
         extra: &[OwnedFd],
     ) -> io::Result<()> {
-        let mut message = [0; 16];
+        let mut message = [0; 24];
         message[..8].copy_from_slice(&key.to_ne_bytes());
-        message[8..].copy_from_slice(&u64::from(std::process::id()).to_ne_bytes());
-        let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd()];
+        message[8..16].copy_from_slice(&u64::from(std::process::id()).to_ne_bytes());
+        message[16..].copy_from_slice(&result_bytes.to_ne_bytes());
+        let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd(), items, results];
         fds.extend(extra.iter().map(AsFd::as_fd));
         socket.send(&message, &fds)
     }
@@ -65,17 +74,19 @@ impl Invitation {
                 "a broken invitation came over the control socket",
             )
         };
-        let numbers: [u64; 2] = longs(message).ok_or_else(broken)?;
+        let numbers: [u64; 3] = longs(message).ok_or_else(broken)?;
         let mut fds = fds.into_iter();
-        let (Some(link), Some(mine), Some(parents)) = (fds.next(), fds.next(), fds.next()) else {
-            return Err(broken());
-        };
+        let mut fd = || fds.next().ok_or_else(broken);
+        let (link, mine, parents, items, results) = (fd()?, fd()?, fd()?, fd()?, fd()?);
         Ok(Self {
             key: numbers[0],
             parent: u32::try_from(numbers[1]).map_err(|_| broken())?,
             link,
             my_bell: Bell::from_fd(mine),
             parent_bell: Bell::from_fd(parents),
+            items,
+            results,
+            result_bytes: numbers[2],
             extra: fds.collect(),
         })
     }
@@ -184,10 +195,12 @@ mod tests {
         let (ours, theirs) = Socket::pair().unwrap();
         let (link, one, two) = (Link::create().unwrap(), Bell::new().unwrap(), Bell::new().unwrap());
         let extra = vec![Bell::new().unwrap().as_fd().try_clone_to_owned().unwrap()];
-        Invitation::send(&ours, 9, &link, &one, &two, &extra).unwrap();
+        let memory = link.as_fd();
+        Invitation::send(&ours, 9, &link, (&one, &two), (memory, memory, 7), &extra).unwrap();
         let (bytes, fds) = message(&theirs);
         let mut invitation = Invitation::read(&bytes, fds).unwrap();
         assert_eq!((invitation.key, invitation.parent()), (9, std::process::id()));
+        assert_eq!(invitation.result_bytes, 7);
         assert_eq!(invitation.take_extra().len(), 1);
     }
 

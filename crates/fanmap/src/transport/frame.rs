@@ -1,8 +1,8 @@
 //! The header before every message in a ring. Pure: bytes in, values out.
 //!
 //! ```text
-//! kind: u32 | slot: u32 | id: u64 | extra: u64 | first: u32 | count: u32 | total: u32 | - | len: u64
-//! then `len` bytes of body
+//! kind: u32 | slot: u32 | id: u64 | extra: u64 | first: u32 | count: u32 | total: u32 | blobs: u32 | len: u64
+//! then `len` bytes of body, the last of which refer to `blobs` blobs
 //! ```
 //! Both sides are the same build of the same program, so the numbers are in native order. Everything read is checked all
 //! the same: a worker that writes nonsense is treated as crashed.
@@ -70,6 +70,13 @@ pub(crate) enum Kind {
         /// The chunk.
         id: u64,
     },
+    /// Either way: a blob is returned.
+    Return {
+        /// Where it is in the memory of whoever sent it.
+        offset: u64,
+        /// Whether its place may be used again.
+        reusable: bool,
+    },
 }
 
 /// A run of the arguments that a body holds.
@@ -83,10 +90,12 @@ pub struct Part {
     pub total: u32,
 }
 
-/// A header: what the frame says and how long its body is.
+/// A header: what the frame says, and what its body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
+    /// How many blobs the body refers to, at its end.
+    pub(crate) blobs: u32,
     pub(crate) len: u64,
 }
 
@@ -115,6 +124,7 @@ impl Header {
             Kind::Values { id, count, nanos, last } => (8, u32::from(last), id, nanos, results(count)),
             Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
             Kind::Over { id } => (10, 0, id, 0, none),
+            Kind::Return { offset, reusable } => (11, u32::from(reusable), offset, 0, none),
         };
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&u32::to_ne_bytes(tag));
@@ -124,6 +134,7 @@ impl Header {
         bytes[24..28].copy_from_slice(&u32::to_ne_bytes(part.first));
         bytes[28..32].copy_from_slice(&u32::to_ne_bytes(part.count));
         bytes[32..36].copy_from_slice(&u32::to_ne_bytes(part.total));
+        bytes[36..40].copy_from_slice(&u32::to_ne_bytes(self.blobs));
         bytes[40..48].copy_from_slice(&u64::to_ne_bytes(self.len));
         bytes
     }
@@ -160,9 +171,14 @@ impl Header {
             },
             9 => Kind::Raised { id, nanos: extra, last },
             10 => Kind::Over { id },
+            11 => Kind::Return {
+                offset: id,
+                reusable: slot == 1,
+            },
             _ => return None,
         };
-        (len <= MAX_BODY_BYTES).then_some(Self { kind, len })
+        let blobs = word(36);
+        (len <= MAX_BODY_BYTES).then_some(Self { kind, blobs, len })
     }
 }
 
@@ -199,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        (any::<u32>(), any::<u64>(), any::<u64>(), 0..10u8).prop_map(|(slot, id, extra, which)| match which {
+        (any::<u32>(), any::<u64>(), any::<u64>(), 0..11u8).prop_map(|(slot, id, extra, which)| match which {
             0 => Kind::Setup,
             1 => Kind::Define { id },
             2 => Kind::Forget { id },
@@ -227,14 +243,18 @@ mod tests {
                 nanos: extra,
                 last: slot % 2 == 0,
             },
-            _ => Kind::Over { id },
+            9 => Kind::Over { id },
+            _ => Kind::Return {
+                offset: id,
+                reusable: slot % 2 == 0,
+            },
         })
     }
 
     proptest! {
         #[test]
-        fn a_header_comes_back_as_it_was(kind in kinds(), len in 0..=MAX_BODY_BYTES) {
-            let header = Header { kind, len };
+        fn a_header_comes_back_as_it_was(kind in kinds(), blobs in any::<u32>(), len in 0..=MAX_BODY_BYTES) {
+            let header = Header { kind, blobs, len };
             prop_assert_eq!(Header::decode(&header.encode()), Some(header));
         }
 

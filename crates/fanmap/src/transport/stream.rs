@@ -37,10 +37,11 @@ impl FrameWriter {
         }
     }
 
-    /// Adds a frame; [`FrameWriter::flush`] sends it.
-    pub(crate) fn push(&mut self, kind: Kind, body: Body) {
+    /// Adds a frame; [`FrameWriter::flush`] sends it. The body ends with references to so many `blobs`.
+    pub(crate) fn push(&mut self, kind: Kind, body: Body, blobs: u32) {
         let header = Header {
             kind,
+            blobs,
             len: body.len() as u64,
         };
         self.backlog.push_back(Piece {
@@ -94,6 +95,9 @@ impl FrameWriter {
     }
 }
 
+/// What a frame says, its body, and how many blobs that refers to.
+pub(crate) type Frame = (Kind, Vec<u8>, u32);
+
 /// The reading end of a ring, by frames.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
@@ -114,8 +118,9 @@ impl FrameReader {
         }
     }
 
-    /// The next whole frame, or `None` until more arrives. Nonsense is [`Corrupt`].
-    pub(crate) fn next(&mut self) -> Result<Option<(Kind, Vec<u8>)>, Corrupt> {
+    /// The next whole frame, with the number of blobs that its body refers to; or `None` until more arrives. Nonsense is
+    /// [`Corrupt`].
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, Corrupt> {
         if self.header_read < HEADER_BYTES {
             self.header_read += self.ring.read(&mut self.header[self.header_read..])?;
             self.ring.release();
@@ -138,7 +143,7 @@ impl FrameReader {
             self.ring.release();
         }
         self.header_read = 0;
-        Ok(Some((header.kind, std::mem::take(&mut self.body))))
+        Ok(Some((header.kind, std::mem::take(&mut self.body), header.blobs)))
     }
 
     /// Whether there is something to read.
@@ -175,8 +180,8 @@ mod tests {
     fn a_body_longer_than_the_ring_passes_in_pieces() {
         let (mut writer, mut reader) = both_ends();
         let long: Body = (0..3 * RING_BYTES + 17).map(|k| k as u8).collect::<Vec<_>>().into();
-        writer.push(Kind::Define { id: 5 }, Arc::clone(&long));
-        writer.push(Kind::Exit, no_body());
+        writer.push(Kind::Define { id: 5 }, Arc::clone(&long), 3);
+        writer.push(Kind::Exit, no_body(), 0);
         let mut frames = Vec::new();
         while frames.len() < 2 {
             writer.flush().unwrap();
@@ -186,14 +191,14 @@ mod tests {
         }
         assert!(writer.is_flushed());
         assert_eq!(frames[0].0, Kind::Define { id: 5 });
-        assert!(frames[0].1 == *long);
-        assert_eq!(frames[1], (Kind::Exit, Vec::new()));
+        assert!(frames[0].1 == *long && frames[0].2 == 3);
+        assert_eq!(frames[1], (Kind::Exit, Vec::new(), 0));
     }
 
     #[test]
     fn nonsense_is_corrupt() {
         let (mut writer, mut reader) = both_ends();
-        writer.push(Kind::Ready, no_body());
+        writer.push(Kind::Ready, no_body(), 0);
         writer.backlog[0].header = [0xff; HEADER_BYTES];
         writer.flush().unwrap();
         assert_eq!(reader.next(), Err(Corrupt));

@@ -19,6 +19,7 @@ use fanmap_shm::word::{Step, Word};
 
 use super::{Handler, Worker, nonsense};
 use crate::error::{Error, ErrorKind};
+use crate::memory::{Load, Memory};
 use crate::transport::frame::{Kind, Part};
 
 /// A task that takes less may be run again if the worker dies before its result is published. Much more, and people would
@@ -131,13 +132,19 @@ impl<'w> Chunk<'w> {
         (self.mark, self.timed) = (now, self.ended);
     }
 
+    /// Where to write buffers of a result that are too large for the ring.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.worker.memory
+    }
+
     /// The next `count` tasks returned: their values, encoded together.
     ///
     /// # Errors
     /// A parent that writes nonsense.
-    pub fn values(&mut self, handler: &mut dyn Handler, count: u32, body: Vec<u8>) -> Result<(), Error> {
+    pub fn values(&mut self, handler: &mut dyn Handler, count: u32, body: impl Into<Load>) -> Result<(), Error> {
         let id = self.id;
-        self.give(handler, count, body, |nanos, last| Kind::Values {
+        self.give(handler, count, body.into(), |nanos, last| Kind::Values {
             id,
             count,
             nanos,
@@ -151,14 +158,14 @@ impl<'w> Chunk<'w> {
     /// A parent that writes nonsense.
     pub fn raised(&mut self, handler: &mut dyn Handler, body: Vec<u8>) -> Result<(), Error> {
         let id = self.id;
-        self.give(handler, 1, body, |nanos, last| Kind::Raised { id, nanos, last })
+        self.give(handler, 1, body.into(), |nanos, last| Kind::Raised { id, nanos, last })
     }
 
     fn give(
         &mut self,
         handler: &mut dyn Handler,
         count: u32,
-        body: Vec<u8>,
+        body: Load,
         kind: impl FnOnce(u64, bool) -> Kind,
     ) -> Result<(), Error> {
         let pending = self.ended - self.given;
@@ -206,7 +213,8 @@ impl<'w> Chunk<'w> {
         if !self.close() {
             return Ok(false);
         }
-        self.worker.reply(Kind::Over { id: self.id }, Vec::new(), handler)?;
+        self.worker
+            .reply(Kind::Over { id: self.id }, Load::default(), handler)?;
         Ok(true)
     }
 

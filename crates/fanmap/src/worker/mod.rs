@@ -21,6 +21,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use fanmap_shm::bell::Bell;
+use fanmap_shm::blob::Blobs;
 use fanmap_shm::clock::Ticker;
 use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
@@ -29,9 +30,10 @@ use fanmap_shm::ring::Corrupt;
 use fanmap_shm::socket::Received;
 
 use crate::error::{Error, ErrorKind};
+use crate::memory::{Ledger, Load, Memory, Message};
 use crate::transport::control::Invitation;
 use crate::transport::frame::Kind;
-use crate::transport::stream::{FrameReader, FrameWriter};
+use crate::transport::stream::{Frame, FrameReader, FrameWriter, no_body};
 
 pub use chunk::Chunk;
 pub use template::{Request, Template};
@@ -42,7 +44,7 @@ pub trait Handler {
     fn setup(&mut self, body: Vec<u8>) -> Result<(), Vec<u8>>;
 
     /// From now on `function` means `body`.
-    fn define(&mut self, function: u64, body: Vec<u8>);
+    fn define(&mut self, function: u64, body: Message);
 
     /// `function` will not be called again.
     fn forget(&mut self, function: u64);
@@ -51,7 +53,7 @@ pub trait Handler {
     ///
     /// # Errors
     /// Those of the chunk's methods, handed on: this worker cannot go on then.
-    fn run(&mut self, function: u64, body: Vec<u8>, chunk: &mut Chunk<'_>) -> Result<(), Error>;
+    fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error>;
 
     /// Run `wait`, which sleeps until there is something to do. A place to let go of an interpreter's lock.
     fn sleep(&mut self, wait: &mut (dyn FnMut() + Send)) {
@@ -88,13 +90,15 @@ struct Worker {
     calls: FrameReader,
     replies: FrameWriter,
     ticker: Ticker,
+    /// What results are written to that are too large for the ring.
+    memory: Arc<Memory>,
+    blobs: Ledger,
 }
 
 impl Worker {
     fn join(invitation: Invitation) -> Result<Self, Error> {
-        let link =
-            Link::open(invitation.link).map_err(|cause| Error::os("map the memory shared with the pool", cause))?;
-        let link = Arc::new(link);
+        let shared = |cause| Error::os("map the memory shared with the pool", cause);
+        let link = Arc::new(Link::open(invitation.link).map_err(shared)?);
         let (calls, replies) = link
             .worker_ends()
             .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "an invitation can be followed only once"))?;
@@ -105,17 +109,20 @@ impl Worker {
             my_bell: invitation.my_bell,
             parent_bell: invitation.parent_bell,
             ticker: Ticker::new(),
+            memory: Memory::open(invitation.results, invitation.result_bytes).map_err(shared)?,
+            blobs: Ledger::new(Arc::new(Blobs::open(invitation.items).map_err(shared)?), None),
         })
     }
 
     fn serve(mut self, handler: &mut dyn Handler) -> Result<Left, Error> {
         loop {
-            let (kind, body) = self.next(handler)?;
+            let (kind, body, blobs) = self.next(handler)?;
+            let body = self.blobs.receive(body, blobs).map_err(nonsense)?;
             match kind {
-                Kind::Setup => match handler.setup(body) {
-                    Ok(()) => self.reply(Kind::Ready, Vec::new(), handler)?,
+                Kind::Setup => match handler.setup(body.bytes) {
+                    Ok(()) => self.reply(Kind::Ready, Load::default(), handler)?,
                     Err(why) => {
-                        self.reply(Kind::Refused, why, handler)?;
+                        self.reply(Kind::Refused, why.into(), handler)?;
                         return Ok(Left::Refused);
                     }
                 },
@@ -133,6 +140,7 @@ impl Worker {
                         return Ok(Left::Condemned);
                     }
                 }
+                Kind::Return { offset, reusable } => self.blobs.returned(offset, reusable).map_err(nonsense)?,
                 Kind::Exit => return Ok(Left::Dismissed),
                 _ => return Err(nonsense(Corrupt)),
             }
@@ -140,7 +148,7 @@ impl Worker {
     }
 
     /// The next frame, waiting for it.
-    fn next(&mut self, handler: &mut dyn Handler) -> Result<(Kind, Vec<u8>), Error> {
+    fn next(&mut self, handler: &mut dyn Handler) -> Result<Frame, Error> {
         loop {
             let frame = self.calls.next().map_err(nonsense)?;
             if self.calls.must_ring_for_space() {
@@ -154,8 +162,13 @@ impl Worker {
     }
 
     /// Sends a frame whole, waiting for room if need be, and wakes the parent if it sleeps.
-    fn reply(&mut self, kind: Kind, body: Vec<u8>, handler: &mut dyn Handler) -> Result<(), Error> {
-        self.replies.push(kind, body.into());
+    fn reply(&mut self, kind: Kind, load: Load, handler: &mut dyn Handler) -> Result<(), Error> {
+        for (offset, reusable) in self.blobs.returns() {
+            self.replies.push(Kind::Return { offset, reusable }, no_body(), 0);
+        }
+        let (body, blobs, leases) = load.pack();
+        self.blobs.lend(&leases);
+        self.replies.push(kind, body.into(), blobs);
         loop {
             let progress = self.replies.flush().map_err(nonsense)?;
             if progress && self.link.parent_asleep().must_ring() {

@@ -1,0 +1,447 @@
+//! Large buffers beside the rings: who has which blob, at either end of a link.
+//!
+//! `fanmap_shm::blob` has the protocol; this is its book-keeping, the same for parent and worker.
+//!
+//! * [`Memory`] is what one side writes its blobs to: a pool's for what goes to its workers, a worker's for results.
+//! * [`Lease`]: a range is somebody's as long as a lease on it lives. The last one to go frees it.
+//! * [`Attached`] is a blob on its way with a message, and [`Parcel`] one that came with a message.
+//! * [`Ledger`] is one end of a link: the leases of what was sent until the other side returns them, and what came and is
+//!   to be returned. Returns travel in the ring that goes the other way; a worker that dies returns all.
+//!
+//! A [`Parcel`] that nobody maps is returned when it is dropped, so whatever becomes of a message its blobs come back.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fanmap_shm::arena::{Arena, GRAIN, Grant, Range};
+use fanmap_shm::bell::Bell;
+use fanmap_shm::blob::{BlobRef, Blobs};
+use fanmap_shm::mapping::{Access, Mapping};
+use fanmap_shm::ring::Corrupt;
+
+/// The memory that one side writes its blobs to.
+#[derive(Debug)]
+pub struct Memory {
+    blobs: Arc<Blobs>,
+    arena: Mutex<Arena>,
+}
+
+/// A range of a [`Memory`] that is not free.
+#[derive(Debug)]
+pub struct Lease {
+    memory: Arc<Memory>,
+    offset: u64,
+    /// A fork of the user's program may see it, so it is never used again.
+    spoiled: AtomicBool,
+}
+
+/// A blob that goes with a message.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    blob: BlobRef,
+    readonly: bool,
+    lease: Arc<Lease>,
+}
+
+/// A message's bytes, and the blobs that go with it.
+#[derive(Clone, Debug, Default)]
+pub struct Load {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The blobs, in the order in which they are met in the bytes.
+    pub blobs: Vec<Attached>,
+}
+
+/// A message as it came: its bytes, and the blobs that came with it.
+#[derive(Debug, Default)]
+pub struct Message {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The blobs, in the order in which they are met in the bytes.
+    pub blobs: Vec<Parcel>,
+}
+
+/// A blob that came with a message, and is returned when this is dropped.
+#[derive(Debug)]
+pub struct Parcel {
+    blob: BlobRef,
+    readonly: bool,
+    returns: Option<Arc<Returns>>,
+}
+
+/// Blobs of the other side's that are to be returned.
+#[derive(Debug)]
+pub struct Returns {
+    theirs: Arc<Blobs>,
+    state: Mutex<Returned>,
+    /// Rung when much waits to be returned.
+    bell: Option<Arc<Bell>>,
+}
+
+/// Returns go with what is sent next, but for so many bytes somebody is woken. Less, and a program that drops one large
+/// result after the other wakes a thread for each; more, and memory that was dropped stays taken while the pool is idle.
+const MUCH: u64 = 16 << 20;
+
+#[derive(Debug, Default)]
+struct Returned {
+    /// By offset, and whether the range may be used again.
+    waiting: Vec<(u64, bool)>,
+    /// The bytes of these.
+    bytes: u64,
+    /// The other side is gone: what comes back is the system's.
+    orphaned: bool,
+}
+
+/// One end of a link's traffic in blobs.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    lent: HashMap<u64, (Arc<Lease>, u32)>,
+    returns: Arc<Returns>,
+}
+
+impl Memory {
+    /// A memory whose warm idle ranges, and those in flight, are kept under `bound` bytes.
+    pub(crate) fn create(bound: u64) -> io::Result<Arc<Self>> {
+        Ok(Self::over(Blobs::create()?, bound))
+    }
+
+    /// The memory that the other side made for this one to write to.
+    pub(crate) fn open(fd: OwnedFd, bound: u64) -> io::Result<Arc<Self>> {
+        Ok(Self::over(Blobs::open(fd)?, bound))
+    }
+
+    fn over(blobs: Blobs, bound: u64) -> Arc<Self> {
+        let arena = Mutex::new(Arena::new(blobs.size(), bound));
+        Arc::new(Self {
+            blobs: Arc::new(blobs),
+            arena,
+        })
+    }
+
+    /// Copies a buffer of `len` bytes into a blob, by `write`. `None`: there is no room or no memory, so the bytes must
+    /// travel in the message.
+    pub fn attach(
+        self: &Arc<Self>,
+        len: usize,
+        readonly: bool,
+        write: impl FnOnce(&Blobs, Grant) -> io::Result<BlobRef>,
+    ) -> Option<Attached> {
+        let grant = lock(&self.arena).allocate(len as u64)?;
+        // From here on the range is freed whatever happens.
+        let lease = Arc::new(Lease {
+            memory: Arc::clone(self),
+            offset: grant.range.offset,
+            spoiled: AtomicBool::new(false),
+        });
+        let blob = write(&self.blobs, grant).ok()?;
+        Some(Attached { blob, readonly, lease })
+    }
+
+    fn free(&self, offset: u64, spoiled: bool) {
+        let excess = {
+            let mut arena = lock(&self.arena);
+            if spoiled {
+                arena.hand_over(offset);
+            } else {
+                arena.free(offset);
+            }
+            arena.trim()
+        };
+        for range in excess {
+            // It can only fail for a range that is not in this memory.
+            let _ = self.blobs.give_back(range);
+        }
+    }
+}
+
+impl AsFd for Memory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.blobs.as_fd()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.memory.free(self.offset, self.spoiled.load(Ordering::Relaxed));
+    }
+}
+
+impl Attached {
+    /// How many bytes it has.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a blob is never empty")]
+    pub fn len(&self) -> usize {
+        usize::try_from(self.blob.len()).unwrap_or(usize::MAX)
+    }
+
+    /// Whether what is made of it must not be written to.
+    #[must_use]
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
+    /// The blob in this process's memory, as it was sent: workers that hold it for a function see what they write alone.
+    ///
+    /// # Errors
+    /// The system's table of mappings is full.
+    pub fn map(&self) -> io::Result<Mapping> {
+        Mapping::new(&self.lease.memory.blobs, self.blob, Access::Shared)
+    }
+}
+
+impl Load {
+    /// Bytes of all, those of the blobs included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len() + self.blobs.iter().map(Attached::len).sum::<usize>()
+    }
+
+    /// The bytes as they travel, followed by the references to the blobs; how many these are; and their leases.
+    pub(crate) fn pack(mut self) -> (Vec<u8>, u32, Vec<Arc<Lease>>) {
+        for attached in &self.blobs {
+            self.bytes.extend_from_slice(&attached.blob.encode());
+            self.bytes.push(u8::from(attached.readonly));
+        }
+        let count = u32::try_from(self.blobs.len()).unwrap_or(u32::MAX);
+        let leases = self.blobs.into_iter().map(|attached| attached.lease).collect();
+        (self.bytes, count, leases)
+    }
+}
+
+impl From<Vec<u8>> for Load {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            blobs: Vec::new(),
+        }
+    }
+}
+
+/// Bytes of a reference to a blob behind a message.
+const REFERENCE: usize = BlobRef::BYTES + 1;
+
+impl Message {
+    /// Bytes of all, those of the blobs included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let blobs = self.blobs.iter().map(|parcel| parcel.blob.len());
+        self.bytes.len() + usize::try_from(blobs.sum::<u64>()).unwrap_or(usize::MAX)
+    }
+}
+
+impl Parcel {
+    /// Whether what is made of it must not be written to.
+    #[must_use]
+    pub fn readonly(&self) -> bool {
+        self.readonly
+    }
+
+    /// Maps the blob. Whoever closes the mapping says so to what is handed out with it; if it cannot be mapped, it is
+    /// returned.
+    ///
+    /// # Errors
+    /// The system's table of mappings is full.
+    pub fn open(mut self, access: Access) -> io::Result<(Mapping, Arc<Returns>)> {
+        let returns = self.returns.take().ok_or(io::ErrorKind::NotFound)?;
+        match Mapping::new(&returns.theirs, self.blob, access) {
+            Ok(mapping) => Ok((mapping, returns)),
+            Err(error) => {
+                returns.give(self.blob, true);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        if let Some(returns) = self.returns.take() {
+            returns.give(self.blob, true);
+        }
+    }
+}
+
+impl Returns {
+    /// The blob is needed no more; `reusable` as [`Mapping::close`] says. It neither waits nor calls anybody.
+    pub fn give(&self, blob: BlobRef, reusable: bool) {
+        let mut state = lock(&self.state);
+        if !state.orphaned {
+            state.waiting.push((blob.offset(), reusable));
+            let before = state.bytes;
+            state.bytes += blob.len();
+            let much = before < MUCH && state.bytes >= MUCH;
+            drop(state);
+            if let Some(bell) = self.bell.as_ref().filter(|_| much) {
+                bell.ring();
+            }
+            return;
+        }
+        drop(state);
+        if reusable {
+            let range = Range {
+                offset: blob.offset(),
+                len: blob.len().next_multiple_of(GRAIN),
+            };
+            let _ = self.theirs.give_back(range);
+        }
+    }
+
+    fn take(&self) -> Vec<(u64, bool)> {
+        let mut state = lock(&self.state);
+        state.bytes = 0;
+        std::mem::take(&mut state.waiting)
+    }
+}
+
+impl Ledger {
+    /// For a link whose other side writes its blobs to `theirs`. `bell` wakes who sends what is to be returned.
+    pub(crate) fn new(theirs: Arc<Blobs>, bell: Option<Arc<Bell>>) -> Self {
+        Self {
+            lent: HashMap::new(),
+            returns: Arc::new(Returns {
+                theirs,
+                state: Mutex::default(),
+                bell,
+            }),
+        }
+    }
+
+    /// A message with these goes to the other side.
+    pub(crate) fn lend(&mut self, leases: &[Arc<Lease>]) {
+        for lease in leases {
+            let entry = self.lent.entry(lease.offset).or_insert_with(|| (Arc::clone(lease), 0));
+            entry.1 += 1;
+        }
+    }
+
+    /// The other side returns a blob.
+    pub(crate) fn returned(&mut self, offset: u64, reusable: bool) -> Result<(), Corrupt> {
+        let (lease, times) = self.lent.get_mut(&offset).ok_or(Corrupt)?;
+        if !reusable {
+            lease.spoiled.store(true, Ordering::Relaxed);
+        }
+        *times -= 1;
+        if *times == 0 {
+            self.lent.remove(&offset);
+        }
+        Ok(())
+    }
+
+    /// A message with `count` references behind its bytes.
+    pub(crate) fn receive(&self, mut bytes: Vec<u8>, count: u32) -> Result<Message, Corrupt> {
+        if count == 0 {
+            let blobs = Vec::new();
+            return Ok(Message { bytes, blobs });
+        }
+        let table = (count as usize).checked_mul(REFERENCE).ok_or(Corrupt)?;
+        let start = bytes.len().checked_sub(table).ok_or(Corrupt)?;
+        let size = self.returns.theirs.size();
+        let blobs = bytes[start..].chunks_exact(REFERENCE).map(|entry| {
+            let (blob, flag) = entry.split_first_chunk().ok_or(Corrupt)?;
+            Ok(Parcel {
+                blob: BlobRef::decode(blob, size).ok_or(Corrupt)?,
+                readonly: flag == [1],
+                returns: Some(Arc::clone(&self.returns)),
+            })
+        });
+        let blobs = blobs.collect::<Result<_, Corrupt>>()?;
+        bytes.truncate(start);
+        Ok(Message { bytes, blobs })
+    }
+
+    /// What is to be returned to the other side, by offset.
+    pub(crate) fn returns(&self) -> Vec<(u64, bool)> {
+        self.returns.take()
+    }
+
+    /// The other side is gone: what was lent is free, and what it sent goes to the system as it comes back.
+    pub(crate) fn close(&mut self) {
+        self.lent.clear();
+        lock(&self.returns.state).orphaned = true;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attach(memory: &Arc<Memory>, bytes: &[u8]) -> Attached {
+        let attached = memory.attach(bytes.len(), false, |blobs, grant| blobs.write(grant, bytes));
+        attached.expect("there is room")
+    }
+
+    fn usage(memory: &Memory) -> (u64, u64) {
+        let usage = lock(&memory.arena).usage();
+        (usage.idle, usage.in_flight)
+    }
+
+    /// A memory, and both ends of a link that carries its blobs.
+    fn ends() -> (Arc<Memory>, Ledger, Ledger) {
+        let memory = Memory::create(1 << 30).unwrap();
+        let unused = Memory::create(0).unwrap();
+        let (sender, receiver) = (
+            Ledger::new(Arc::clone(&unused.blobs), None),
+            Ledger::new(Arc::clone(&memory.blobs), None),
+        );
+        (memory, sender, receiver)
+    }
+
+    #[test]
+    fn a_blob_is_free_when_sender_and_receiver_are_through_with_it() {
+        let (memory, mut sender, receiver) = ends();
+        let load = Load {
+            bytes: b"see the blob".to_vec(),
+            blobs: vec![attach(&memory, &[7; 100_000])],
+        };
+        assert_eq!(load.size(), 100_012);
+        let (bytes, count, leases) = load.pack();
+        sender.lend(&leases);
+        drop(leases);
+        let message = receiver.receive(bytes, count).unwrap();
+        assert_eq!(message.bytes, b"see the blob");
+        let parcel = message.blobs.into_iter().next().unwrap();
+        let (mapping, returns) = parcel.open(Access::Shared).unwrap();
+        assert_eq!(usage(&memory), (0, 131_072));
+        let blob = mapping.blob();
+        returns.give(blob, mapping.close());
+        for (offset, reusable) in receiver.returns() {
+            sender.returned(offset, reusable).unwrap();
+        }
+        assert_eq!(usage(&memory), (131_072, 0));
+        assert!(sender.returned(0, true).is_err(), "it was returned before");
+    }
+
+    #[test]
+    fn a_message_that_nobody_reads_returns_its_blobs() {
+        let (memory, mut sender, receiver) = ends();
+        let attached = attach(&memory, &[1; 70_000]);
+        let load = Load {
+            bytes: Vec::new(),
+            blobs: vec![attached.clone(), attached],
+        };
+        let (bytes, count, leases) = load.pack();
+        sender.lend(&leases);
+        drop(receiver.receive(bytes, count).unwrap());
+        assert_eq!(receiver.returns(), [(0, true), (0, true)]);
+        sender.close();
+        assert_ne!(usage(&memory).1, 0, "the sender's own leases live");
+        drop(leases);
+        assert_eq!(usage(&memory).1, 0);
+    }
+
+    #[test]
+    fn references_that_lie_are_refused() {
+        let (_memory, _, receiver) = ends();
+        assert!(receiver.receive(vec![0; 5], 1).is_err(), "there is no room for one");
+        assert!(receiver.receive(vec![0xff; 64], 1).is_err(), "it is not in the memory");
+        assert!(receiver.receive(Vec::new(), u32::MAX).is_err());
+        assert!(receiver.returns().is_empty());
+    }
+}

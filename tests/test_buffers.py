@@ -1,0 +1,157 @@
+"""Large buffers go to workers and back as the objects they are: nobody sees where their bytes lie."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import fanmap
+import numpy as np
+import pytest
+
+# Past the size at which a buffer travels out of band (`_codec.LARGE`), and small enough to send many.
+SIZE = 200_000
+KEPT: list[Any] = []
+
+
+@pytest.fixture
+def pool() -> Any:
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        yield pool
+
+
+def describe(array: Any) -> tuple[bool, bool, bool, float]:
+    return array.flags.writeable, array.flags.c_contiguous, array.flags.f_contiguous, float(array.sum())
+
+
+def itself(x: Any) -> Any:
+    return x
+
+
+def double(array: Any) -> Any:
+    array *= 2
+    return array
+
+
+def keep(array: Any) -> int:
+    KEPT.append(array)
+    return os.getpid()
+
+
+def kept(_: Any) -> tuple[int, list[tuple[float, float]]]:
+    return os.getpid(), [(float(array.min()), float(array.max())) for array in KEPT]
+
+
+def readonly(array: Any) -> Any:
+    array.flags.writeable = False
+    return array
+
+
+def arrays() -> list[Any]:
+    flat = np.arange(float(SIZE))
+    square = flat.reshape(400, -1)
+    return [
+        flat,
+        square,
+        np.asfortranarray(square),
+        square.T,
+        square[10:50],
+        square[:, ::2],
+        flat[::-1],
+        flat.astype("S8"),
+        readonly(flat.copy()),
+    ]
+
+
+def test_an_array_arrives_as_it_was_sent(pool: Any) -> None:
+    sent = arrays()
+    for array, back in zip(sent, pool.map(itself, sent), strict=True):
+        assert back.dtype == array.dtype and back.shape == array.shape and (back == array).all()
+        assert back.flags.f_contiguous == array.flags.f_contiguous or not array.flags.forc
+        assert back.flags.writeable == array.flags.writeable
+
+
+def test_a_worker_may_write_to_an_array_iff_its_sender_may(pool: Any) -> None:
+    sent = [array for array in arrays() if array.dtype == float]
+    for array, (writeable, *_, total) in zip(sent, pool.map(describe, sent), strict=True):
+        assert (writeable, total) == (array.flags.writeable, array.sum())
+
+
+def test_what_a_worker_writes_is_its_own(pool: Any) -> None:
+    sent = [np.full(SIZE, float(n)) for n in range(20)]
+    for n, back in enumerate(pool.map(double, sent)):
+        assert (back == 2 * n).all()
+        assert (sent[n] == n).all()
+        back[:] = -1
+        assert (sent[n] == n).all()
+
+
+def test_one_array_sent_twice_is_two_in_the_workers(pool: Any) -> None:
+    array = np.ones(SIZE)
+    assert all((back == 2).all() for back in pool.map(double, [array] * 10))
+
+
+def test_an_array_that_a_task_keeps_is_never_written_over() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        for n in range(10):
+            pool.submit(keep, np.full(SIZE, float(n))).result()
+            list(pool.map(double, [np.full(SIZE, -1.0)] * 5))
+        assert pool.submit(kept, None).result()[1] == [(n, n) for n in range(10)]
+
+
+def test_a_result_that_is_kept_is_never_written_over(pool: Any) -> None:
+    results = [pool.submit(np.full, SIZE, float(n)).result() for n in range(10)]
+    list(pool.map(itself, [np.full(SIZE, -1.0)] * 10))
+    for n, result in enumerate(results):
+        assert (result == n).all()
+
+
+def test_results_outlive_their_worker_and_their_pool() -> None:
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        results = list(pool.map(np.full, [SIZE] * 10, range(10)))
+    for n, result in enumerate(results):
+        assert (result == n).all()
+        result[:] = 0
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_plain_buffers_come_back_as_what_they_are(pool: Any, kind: type) -> None:
+    sent = [kind([n]) * SIZE for n in range(10)]
+    for plain, back in zip(sent, pool.map(itself, sent), strict=True):
+        assert type(back) is kind and back == plain
+
+
+def test_a_functions_array_is_the_same_for_every_task(pool: Any) -> None:
+    array = np.ones(SIZE)
+
+    def spoil(x: int) -> float:
+        array[x] += 1
+        return float(array[x])
+
+    assert list(pool.map(spoil, range(50))) == [2.0] * 50
+    assert (array == 1).all()
+    array[:] = 5
+    assert list(pool.map(lambda x: float(array[x]), range(50))) == [5.0] * 50
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_keeps_the_results_that_its_parent_drops(pool: Any) -> None:
+    results = list(pool.map(np.full, [SIZE] * 10, range(10)))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        good = False
+        try:
+            os.close(write)
+            os.read(read, 1)
+            good = all((result == n).all() for n, result in enumerate(results))
+            results[0][:] = -1
+        finally:
+            os._exit(not good)
+    os.close(read)
+    first = results[0]
+    del results
+    list(pool.map(itself, [np.full(SIZE, -1.0)] * 20))
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (first == 0).all()
