@@ -3,10 +3,13 @@
 # Everything lives in .venv and target/, and stamp files in .venv remember what was done, so that a second run does only
 # what changed sources ask for. The stamps die with the environment they tell of.
 #
-# Variables: PYTHON=python3.13 makes .venv from that interpreter (and anew when it was another one).
+# Variables: PYTHON=python3.13 makes .venv from that interpreter (and anew when it was another one). BENCH_PYTHON does the
+# same for .venv-bench, where fanmap is measured beside its peers; without it both are made from the same interpreter.
 
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH_VENV := .venv-bench
+BENCH_BIN := $(BENCH_VENV)/bin
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 # What the user's shell has activated must not leak into the build: maturin asks these which environment to install to.
@@ -17,16 +20,19 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 EXAMPLES := examples/scientists.py examples/crunch.py examples/scrape.py
 RUST_EXAMPLES := $(basename $(notdir $(wildcard crates/fanmap/examples/*.rs)))
-BENCHES := $(filter-out benches/_%,$(wildcard benches/*.py))
+# What the large peers are asked for with: WITH="ray dask".
+WITH :=
 # Directories are in it too: removing a file changes its directory's time.
 ENGINE_SOURCES := $(shell find crates/*/src crates/*/Cargo.toml crates/*/build.rs Cargo.toml Cargo.lock 2>/dev/null)
+PACKAGE_SOURCES := $(shell find python/fanmap -name '*.py')
 
 say = @echo "==> $(1)"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python conformance lint bench docs clean FORCE
+.PHONY: help demo build test test-rust test-loom test-python conformance lint bench bench-short bench-rust \
+	bench-env docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -57,8 +63,33 @@ $(VENV)/.built: $(ENGINE_SOURCES) pyproject.toml $(VENV)/.maturin
 	@$(BIN)/maturin develop --release
 	@touch $@
 
+# The environment of the benchmarks: the peers by their pinned versions, and fanmap from a wheel, as its users have it.
+BENCH_MADE_FROM := $(shell cat $(BENCH_VENV)/.made 2>/dev/null)
+$(BENCH_VENV)/.made: $(if $(and $(BENCH_PYTHON),$(filter-out $(BENCH_PYTHON),$(BENCH_MADE_FROM))),FORCE) | $(VENV)/.made
+	$(call say,making $(BENCH_VENV))
+	@PYTHON="$${BENCH_PYTHON:-$$(cat $(VENV)/.made)}" tools/setup.sh $(BENCH_VENV)
+
+$(BENCH_VENV)/.peers: pyproject.toml $(BENCH_VENV)/.made
+	$(call say,installing the peers into $(BENCH_VENV))
+	@$(call pip,--group bench,$(BENCH_BIN))
+	@touch $@
+
+$(BENCH_VENV)/.%: pyproject.toml $(BENCH_VENV)/.made
+	$(call say,installing $* into $(BENCH_VENV))
+	@$(call pip,--group bench-$*,$(BENCH_BIN))
+	@touch $@
+
+# A target of its own: PyO3 is built for one interpreter, and for the next one anew.
+$(BENCH_VENV)/.fanmap: $(ENGINE_SOURCES) $(PACKAGE_SOURCES) pyproject.toml $(VENV)/.maturin $(BENCH_VENV)/.peers
+	$(call say,building the wheel of fanmap and installing it into $(BENCH_VENV))
+	@rm -rf $(TARGET)/bench/wheels
+	@CARGO_TARGET_DIR=$(TARGET)/bench $(BIN)/maturin build --release --quiet \
+		--interpreter $(abspath $(BENCH_BIN)/python) --out $(TARGET)/bench/wheels
+	@$(call pip,--no-deps --force-reinstall $(TARGET)/bench/wheels/*.whl,$(BENCH_BIN))
+	@touch $@
+
 comma := ,
-pip = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1) || \
+pip = $(or $(2),$(BIN))/python -m pip install --quiet --disable-pip-version-check $(1) || \
 	{ echo "setup: pip could not install these packages (see above); is there a network, or a proxy to set?" >&2; exit 1; }
 
 # ---- the words ----
@@ -113,16 +144,26 @@ lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 	$(call say,the order of the layers)
 	@$(BIN)/python tools/check_layers.py
 
-bench: $(VENV)/.built $(VENV)/.dev ## run the benchmarks against the installed package
-	@set -e; for bench in $(BENCHES); do \
-		echo "==> $$bench"; $(BIN)/python $$bench; echo; \
+bench-env: $(BENCH_VENV)/.fanmap $(foreach peer,$(WITH),$(BENCH_VENV)/.$(peer)) ## .venv-bench, with fanmap and its peers
+
+bench: bench-rust bench-env ## every benchmark; figures are kept in benches/results (WITH="ray dask" for these peers)
+	@set -e; for bench in import_time memory speed; do \
+		echo "==> benches/$$bench.py"; $(BENCH_BIN)/python benches/$$bench.py --save \
+			$$([ $$bench = speed ] && echo $(foreach peer,$(WITH),--with-$(peer))); echo; \
 	done
+
+bench-short: bench-env ## whole programs against the nearest peers, in less than three minutes
+	@$(BENCH_BIN)/python benches/speed.py --short
+
+bench-rust: $(VENV)/.made ## micro-benchmarks of the engine's parts
+	$(call say,Rust benchmarks)
+	@cargo bench --quiet --benches
 
 docs: $(VENV)/.made ## the Rust documentation, in target/doc
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 clean: ## remove everything that was made
-	rm -rf .venv target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench target .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find python tests examples benches tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/fanmap/_native*.so
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -20,11 +21,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def save(name: str, figures: dict[str, object]) -> None:
-    """Keep the figures as `results/<name>.json`, over those of the last time: history is git's."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({**circumstances(), **figures}, indent=2) + "\n", encoding="utf-8")
+def save(name: str, figures: dict[str, object], place: Path = RESULTS) -> None:
+    """Keep the figures as `<name>.json` in that place, over those of the last time: history is git's."""
+    place.mkdir(exist_ok=True)
+    path = place / f"{name}.json"
+    text = json.dumps({**circumstances(), **figures}, indent=2)
+    # A list of numbers on one line: thousands of lines of one number each would be read by nobody.
+    text = re.sub(r"\[[^][{}\"]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+    path.write_text(text + "\n", encoding="utf-8")
     print(f"saved as {path}")
 
 

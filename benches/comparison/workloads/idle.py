@@ -1,0 +1,86 @@
+"""A pool that has nothing to do: the processor time it uses all the same, and the memory that each worker holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from .. import tasks
+from ..plan import Figure, Open, Settings, Values, Workload, warm
+from ..roster import PROCESSES
+
+SECONDS = 10.0
+
+
+def children(pid: int) -> set[int]:
+    """The processes that descend from this one."""
+    found: set[int] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/children") as file:
+                for child in map(int, file.read().split()):
+                    found |= {child} | children(child)
+    return found
+
+
+def ran(pids: set[int]) -> float:
+    """The processor time of these processes and all their threads so far, in milliseconds."""
+    nanoseconds = 0
+    for pid in pids:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            # A thread may end meanwhile.
+            with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/schedstat") as file:
+                nanoseconds += int(file.read().split()[0])
+    return nanoseconds / 1e6
+
+
+def private(pid: int) -> float:
+    """The memory that is this process's alone, in MB (10^6 bytes)."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_")) * 1024 / 1e6
+
+
+def bare() -> float:
+    """The private memory of an interpreter that has imported nothing of anybody's."""
+    command = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as interpreter:
+        assert interpreter.stdout is not None and interpreter.stdin is not None
+        interpreter.stdout.readline()
+        memory = private(interpreter.pid)
+        interpreter.stdin.close()
+    return memory
+
+
+def measure(open_peer: Open, settings: Settings) -> Values:
+    """Milliseconds in ten seconds, of the program and all its children; MB a worker beyond a bare interpreter."""
+    length = SECONDS * min(1.0, settings.scale, settings.patience)
+    with open_peer() as peer:
+        warm(peer)
+        workers = set(peer.map(tasks.who, [0.02] * (8 * peer.workers)))
+        time.sleep(min(1.0, length))  # What follows the last task is not idleness yet.
+        everybody = {os.getpid()} | children(os.getpid())
+        before = ran(everybody)
+        time.sleep(length)
+        used = ran(everybody) - before
+        memory = sum(map(private, workers)) / len(workers) - bare()
+    return {"cpu": [used * SECONDS / length], "memory": [memory]}
+
+
+WORKLOADS = (
+    Workload(
+        name="idle",
+        title="an idle pool",
+        timed="a pool that has done some work and now has none",
+        figures=(
+            Figure("cpu", "processor time in 10 s", "ms", more_is_better=False),
+            Figure("memory", "private memory of a worker beyond a bare interpreter's", "MB", more_is_better=False),
+        ),
+        cast=PROCESSES,
+        measure=measure,
+        rounds=2,
+        short_rounds=1,
+    ),
+)
