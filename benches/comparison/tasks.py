@@ -50,9 +50,14 @@ def touch(array: Any) -> float:
     return float(array[::PAGE_OF_DOUBLES].sum())
 
 
-def touch_with(array: Any, _item: int) -> float:
-    """`touch`, with an argument for the item."""
-    return touch(array)
+def total(array: Any) -> float:
+    """Read all of it."""
+    return float(array.sum())
+
+
+def total_with(array: Any, item: int) -> float:
+    """`total`, with an argument for the item."""
+    return total(array) + item
 
 
 def make(megabytes: int) -> Any:

@@ -33,6 +33,6 @@ WORKLOADS = (
         cast=(*(name for name in PROCESSES if name != "futures"), *METHODS),
         measure=measure,
         rounds=15,
-        short_rounds=5,
+        short_rounds=3,
     ),
 )

@@ -37,7 +37,6 @@ WORKLOADS = tuple(
         figures=SHARE,
         cast=PROCESSES,
         measure=share_of_best(durations),
-        short_rounds=3,
     )
     for name, title, durations in (
         ("even-20ms", "64 tasks of 20 ms", [0.020] * 64),

@@ -27,10 +27,15 @@ def children(pid: int) -> set[int]:
 
 
 def ran(pids: set[int]) -> float:
-    """The processor time of these processes and all their threads so far, in milliseconds."""
+    """The processor time of these processes and all their threads so far, in milliseconds.
+
+    Not of this program's main thread, which sleeps but for the reading of these very figures.
+    """
     nanoseconds = 0
     for pid in pids:
         for task in os.listdir(f"/proc/{pid}/task"):
+            if int(task) == os.getpid():
+                continue
             # A thread may end meanwhile.
             with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/schedstat") as file:
                 nanoseconds += int(file.read().split()[0])
@@ -55,7 +60,7 @@ def bare() -> float:
 
 
 def measure(open_peer: Open, settings: Settings) -> Values:
-    """Milliseconds in ten seconds, of the program and all its children; MB a worker beyond a bare interpreter."""
+    """Milliseconds in ten seconds, of the pool and all its processes; MB a worker beyond a bare interpreter."""
     length = SECONDS * min(1.0, settings.scale, settings.patience)
     with open_peer() as peer:
         warm(peer)
@@ -73,7 +78,7 @@ WORKLOADS = (
     Workload(
         name="idle",
         title="an idle pool",
-        timed="a pool that has done some work and now has none",
+        timed="a pool that has done some work and now has none; its threads in the program are counted, too",
         figures=(
             Figure("cpu", "processor time in 10 s", "ms", more_is_better=False),
             Figure("memory", "private memory of a worker beyond a bare interpreter's", "MB", more_is_better=False),

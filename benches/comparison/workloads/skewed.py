@@ -19,7 +19,6 @@ WORKLOADS = tuple(
         figures=SHARE,
         cast=PROCESSES,
         measure=share_of_best(durations),
-        short_rounds=3,
     )
     for name, title, durations in (
         ("skewed-first", "160 tasks of 5 ms after one of 200 ms", [LONG] + [SHORT] * REST),
