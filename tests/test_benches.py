@@ -224,3 +224,8 @@ def test_a_workload_runs_with_ours_and_the_standard_librarys_peers(tmp_path: Pat
         assert rate > 0
     joblib = taken["storm"]["joblib"]
     assert joblib.get("failed") == "not installed" or joblib["not_offered"] == "submit"
+
+
+def test_what_takes_too_long_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    taken = measured(tmp_path, "--only", "storm-threads,sleeps", "--peers", "fanmap", "--limit", "0.001")
+    assert [records["fanmap-threads"]["failed"] for records in taken.values()] == ["over 0.001 s"] * 2

@@ -51,7 +51,7 @@ def measure(workload: Workload, peer: str, settings: Settings, limit: float) -> 
             )
         in_time = ended_within(process, limit)
         if not in_time:
-            return {"failed": f"over {limit:.0f} s"}
+            return {"failed": f"over {limit:g} s"}
         if process.returncode == 0 and result.exists():
             said: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
             return said

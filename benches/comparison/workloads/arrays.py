@@ -91,7 +91,7 @@ WORKLOADS = (
     Workload(
         name="arrays",
         title="64 arrays of 8 MiB",
-        timed="from the call of a warm pool until some of every page of the results was read; a task reads all of its array",
+        timed="from the call of a warm pool until every page of the results was touched; a task reads all of its array",
         figures=FIGURES,
         cast=("copy", *PROCESSES, "futures-threads"),
         measure=measure_either,
