@@ -62,6 +62,8 @@ class Workload:
     short_cast: tuple[str, ...] | None = None
     # What a measurement may take, in seconds, before it is given up.
     limit: float = 120.0
+    # Whether the peer's import belongs to what is timed.
+    cold: bool = False
     # The workers that this work is about; None: as many as the user asks for.
     workers: int | None = None
 

@@ -24,11 +24,15 @@ class Entry:
     # What is imported, where it is not the package's name.
     imported: str | None = None
 
+    def load(self) -> type[Peer]:
+        """Its class; the library is imported if it was not yet."""
+        module = importlib.import_module(f"{__package__}.peers.{self.place[0]}")
+        peer: type[Peer] = getattr(module, self.place[1])
+        return peer
+
     def open(self, workers: int) -> Peer:
         """A pool of it."""
-        module = importlib.import_module(f"{__package__}.peers.{self.place[0]}")
-        peer: Peer = getattr(module, self.place[1])(workers, **self.arguments)
-        return peer
+        return self.load()(workers, **self.arguments)
 
     def installed(self) -> bool:
         """Whether it can be imported here."""

@@ -24,6 +24,8 @@ def main() -> None:
     settings = Settings(**json.loads(told))
     (workload,) = (one for one in WORKLOADS if one.name == name)
     entry = ROSTER[peer]
+    if not workload.cold:
+        entry.load()
     try:
         said: dict[str, object] = {
             "values": dict(workload.measure(lambda: entry.open(settings.workers), settings)),

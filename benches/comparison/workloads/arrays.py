@@ -95,7 +95,7 @@ WORKLOADS = (
         figures=FIGURES,
         cast=("copy", *PROCESSES, "futures-threads"),
         measure=measure_either,
-        short_rounds=2,
+        rounds=3,
         short_cast=("copy", "fanmap", "futures", "futures-threads"),
     ),
 )

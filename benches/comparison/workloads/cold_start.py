@@ -32,6 +32,7 @@ WORKLOADS = (
         # ProcessPoolExecutor's default is one of the three.
         cast=(*(name for name in PROCESSES if name != "futures"), *METHODS),
         measure=measure,
+        cold=True,
         rounds=15,
         short_rounds=3,
     ),
