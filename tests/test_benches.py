@@ -173,6 +173,12 @@ def test_a_row_of_the_table_has_the_spread_the_peers_the_target_and_what_is_miss
     assert report.tally(TAKEN, [TOY]) == (1, 1)
 
 
+def test_where_ours_failed_its_targets_are_not_met() -> None:
+    taken = {"tiny-map": {**TAKEN["tiny-map"], "fanmap": {"values": {}, "failed": "over 20 s"}}}
+    assert report.table(taken, [TOY]).count("no figure, **not met**") == 3
+    assert report.tally(taken, [TOY]) == (0, 3)
+
+
 def test_the_page_says_what_lies_within_the_time() -> None:
     assert "- a toy: all of it.\n" in report.page(TAKEN, [TOY], "then and there")
 

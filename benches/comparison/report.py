@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from .chart import Bar, Panel
 from .plan import Figure, Workload
 from .roster import ROSTER, library
-from .summary import Cell, Taken, cells, number, ranked
-from .targets import judge, targets_of
+from .summary import Cell, Record, Taken, cells, number, ranked
+from .targets import Target, Verdict, judge, targets_of
 
 # The rows that the picture shows, the ones that tell most, with titles that fit above half of its width.
 PICTURED = {
@@ -41,7 +41,7 @@ def table(taken: Taken, workloads: Sequence[Workload]) -> str:
             heading(workload, figure),
             ours(row) or "-",
             "; ".join([*(with_title(name, row) for name in others), *absent(peers)]) or "-",
-            *targets(workload, figure, row),
+            *targets(workload, figure, peers),
         )
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
@@ -77,7 +77,7 @@ def per_copy(name: str, row: Mapping[str, Cell]) -> str:
     return f", {row[name].median / row['copy'].median:.2g}x one plain copy" if "copy" in row else ""
 
 
-def absent(peers: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+def absent(peers: Mapping[str, Record]) -> Iterator[str]:
     """The peers that have no figure, or not in each round, with the reason."""
     lacking = [ROSTER[name].title for name, record in peers.items() if "not_offered" in record]
     if lacking:
@@ -89,28 +89,40 @@ def absent(peers: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
             yield f"{ROSTER[name].title}: {reason}"
 
 
-def targets(workload: Workload, figure: Figure, row: Mapping[str, Cell]) -> tuple[str, str]:
+def targets(workload: Workload, figure: Figure, peers: Mapping[str, Record]) -> tuple[str, str]:
     """The targets of a row, and how each stands."""
     texts, shown = [], []
-    for target in targets_of(workload.name, figure.key):
-        verdict = judge(target, row, figure.more_is_better)
+    for target, verdict in verdicts(workload, figure, peers):
         texts.append(target.text)
         if verdict is None:
             shown.append("not measured")
+        elif verdict.shown is None:
+            shown.append("no figure, **not met**")
         else:
             times = "" if target.of is None else "x"
             shown.append(f"{number(verdict.shown)}{times}, {'met' if verdict.met else '**not met**'}")
     return "<br>".join(texts) or "-", "<br>".join(shown) or "-"
 
 
+def verdicts(
+    workload: Workload, figure: Figure, peers: Mapping[str, Record]
+) -> Iterator[tuple[Target, Verdict | None]]:
+    """The targets of a row, each with its verdict. Where fanmap failed, its targets are not met."""
+    row = cells(peers, figure.key)
+    failed = any(library(name) == "fanmap" and "failed" in record for name, record in peers.items())
+    for target in targets_of(workload.name, figure.key):
+        verdict = judge(target, row, figure.more_is_better)
+        yield target, Verdict(None, False) if verdict is None and failed else verdict
+
+
 def tally(taken: Taken, workloads: Sequence[Workload]) -> tuple[int, int]:
     """How many targets are met, and how many could be judged."""
-    verdicts = [
-        judge(target, cells(taken[workload.name], figure.key), figure.more_is_better)
+    judged = [
+        verdict
         for workload, figure in rows(taken, workloads)
-        for target in targets_of(workload.name, figure.key)
+        for _, verdict in verdicts(workload, figure, taken[workload.name])
+        if verdict is not None
     ]
-    judged = [verdict for verdict in verdicts if verdict is not None]
     return sum(verdict.met for verdict in judged), len(judged)
 
 

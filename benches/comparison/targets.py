@@ -46,9 +46,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a target stands: what there is (a ratio, or the number itself) and whether that is enough."""
+    """How a target stands: what there is (a ratio, the number itself, or nothing) and whether that is enough."""
 
-    shown: float
+    shown: float | None
     met: bool
 
 
