@@ -24,10 +24,10 @@ fn reorder(criterion: &mut Criterion) {
         criterion.bench_function(name, |bencher| {
             let mut reorder = Reorder::new();
             bencher.iter(|| {
-                let indices: [u64; 100] = std::array::from_fn(|_| reorder.reserve());
+                let indices: [u64; 100] = std::array::from_fn(|_| reorder.reserve(1));
                 for place in 0..100 {
                     let index = indices[if backwards { 99 - place } else { place }];
-                    black_box(reorder.put(index, index));
+                    black_box(reorder.put(index, 1, index));
                 }
                 while let Some(value) = reorder.pop_head() {
                     black_box(value);
