@@ -14,10 +14,10 @@ from __future__ import annotations
 import os
 import sys
 
+from ._late import when_imported
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
 __all__ = ["Inherited", "Inheriting", "leave_to_parent", "tell", "told"]
@@ -111,43 +111,5 @@ def tell(facts: dict[str, Any], fds: list[int]) -> None:
         if facts["tracker"] is not None:
             tracker._resource_tracker._fd = _came[facts["tracker"]]
 
-    _when_imported("multiprocessing.process", tell_process)
-    _when_imported("multiprocessing.resource_tracker", tell_tracker)
-
-
-def _when_imported(name: str, act: Callable[[Any], None]) -> None:
-    module = sys.modules.get(name)
-    if module is not None:
-        act(module)
-    else:
-        sys.meta_path.insert(0, _Finder(name, act))
-
-
-class _Finder:
-    """Finds one module as everybody else would, and does something once it is loaded."""
-
-    def __init__(self, name: str, act: Callable[[ModuleType], None]) -> None:
-        self._name = name
-        self._act = act
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Called by the import system for every module that is not loaded yet."""
-        if name != self._name:
-            return None
-        sys.meta_path.remove(self)
-        for finder in sys.meta_path:
-            spec = finder.find_spec(name, path, target)
-            if spec is not None:
-                _act_after_load(spec.loader, self._act)
-                return spec
-        return None
-
-
-def _act_after_load(loader: Any, act: Callable[[ModuleType], None]) -> None:
-    load = loader.exec_module
-
-    def exec_module(module: ModuleType) -> None:
-        load(module)
-        act(module)
-
-    loader.exec_module = exec_module
+    when_imported("multiprocessing.process", tell_process)
+    when_imported("multiprocessing.resource_tracker", tell_tracker)

@@ -198,13 +198,14 @@ def _cwd() -> str | None:
         return None  # it was removed: workers stay in theirs
 
 
-def _warning_filters() -> bytes:
+def _warning_filters() -> list[tuple[str, bytes]]:
+    """The filters, each pickled, with the module of its category: a worker need not import that for their sake."""
     import warnings
 
     travelling = []
     for one in warnings.filters:
         try:
-            travelling.append(pickle.dumps(one, 5))
+            travelling.append((one[2].__module__, pickle.dumps(one, 5)))
         except Exception:
             continue  # of a category that only exists here
-    return pickle.dumps(travelling, 5)
+    return travelling

@@ -6,8 +6,8 @@ its parent does, and its workers end with it.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # see `_worker`
 import os
-import signal
 
 from . import _inherit, _native, _place, _worker
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def main(parent: int) -> None:
     """The whole life of a template that `parent` started as a program."""
     # Before `adopt`, which unblocks it. Ctrl-C goes to the whole process group: the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     _serve(_native.Template.adopt(parent), None)
 
 

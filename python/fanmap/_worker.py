@@ -6,13 +6,14 @@ methods of `Handler`; tasks run on the process's main thread.
 
 from __future__ import annotations
 
-import contextlib
+# Not `signal`, which makes enumerations of all its names: a third of what a worker would import.
+import _signal  # type: ignore[import-not-found]
 import os
 import pickle
-import signal
 import sys
 
 from . import _codec, _inherit, _main, _native, _place, _remote
+from ._late import when_imported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _wind_up() -> None:
 def _ignore_interrupts() -> None:
     """Ctrl-C is the parent's to handle, which ends us if need be."""
     # An empty handler, not SIG_IGN, which programs that a task starts would inherit.
-    signal.signal(signal.SIGINT, _ignore)
+    _signal.signal(_signal.SIGINT, _ignore)
 
 
 def _ignore(_signal: int, _frame: object) -> None:
@@ -118,8 +119,10 @@ class Handler:
         except BaseException as error:
             why = _remote.refusal(self._encoder.encode_exception(error), logged=self._logged)
             # Its parent will not wait for a worker that it cannot use, and what that logged must not be lost.
-            with contextlib.suppress(BaseException):
+            try:  # noqa: SIM105 - contextlib would be one more thing that every worker imports
                 _wind_up()
+            except BaseException:
+                pass
             return why
         return None
 
@@ -179,9 +182,10 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
     """Take over the parent's surroundings."""
     _place.worker = True
     if told["cwd"] is not None:
-        # One that was removed since is of no use to the parent either.
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - as above
             os.chdir(told["cwd"])
+        except OSError:
+            pass  # removed since, and of no use to the parent either
     if os.environ != told["environ"]:
         os.environ.clear()
         os.environ.update(told["environ"])
@@ -209,15 +213,44 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
             del current._inheriting  # type: ignore[attr-defined]
 
 
-def _filter_warnings(pickled: bytes) -> None:
+def _filter_warnings(travelled: list[tuple[str, bytes]]) -> None:
+    """Have the parent's filters. Those for the warnings of a module that is not imported wait until it is."""
     import warnings
 
+    late: dict[str, list[bytes]] = {}
     filters = []
-    for one in pickle.loads(pickled):
+    for module, pickled in travelled:
+        if module in sys.modules:
+            filters += _loaded([pickled])
+        else:
+            late.setdefault(module, []).append(pickled)
+    if filters != list(warnings.filters):
+        _set_filters(filters)
+    for module, waiting in late.items():
+        when_imported(module, _adder(waiting))
+
+
+def _adder(pickled: list[bytes]) -> Callable[[object], None]:
+    def add(_: object) -> None:
+        import warnings
+
+        _set_filters(_loaded(pickled) + list(warnings.filters))
+
+    return add
+
+
+def _loaded(pickled: list[bytes]) -> list[Any]:
+    loaded = []
+    for one in pickled:
         try:
-            filters.append(pickle.loads(one))
+            loaded.append(pickle.loads(one))
         except Exception:
             continue  # of a category that only exists in the parent
-    if filters != list(warnings.filters):
-        warnings.resetwarnings()  # also tells the compiled side that what it remembers is old
-        warnings.filters.extend(filters)  # type: ignore[attr-defined]
+    return loaded
+
+
+def _set_filters(filters: list[Any]) -> None:
+    import warnings
+
+    warnings.resetwarnings()  # also tells the compiled side that what it remembers is old
+    warnings.filters.extend(filters)  # type: ignore[attr-defined]
