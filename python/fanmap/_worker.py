@@ -223,7 +223,9 @@ def _filter_warnings(travelled: list[tuple[str, bytes]]) -> None:
         if module in sys.modules:
             filters += _loaded([pickled])
         else:
-            late.setdefault(module, []).append(pickled)
+            # The package as a whole, which sets filters of its own while it is imported.
+            package = module.partition(".")[0]
+            late.setdefault(module if package in sys.modules else package, []).append(pickled)
     if filters != list(warnings.filters):
         _set_filters(filters)
     for module, waiting in late.items():
