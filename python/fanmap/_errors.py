@@ -8,6 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from . import _outcome
+from ._codec import decode_result
 from ._remote import decode_exception, decode_refusal, detach, remote_traceback
 
 __all__ = [
@@ -106,7 +107,22 @@ def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
     return error
 
 
-def complete(future: Future[Any], kind: int, payload: Any, decode: Any) -> None:
+def decoded(kind: int, payload: Any) -> tuple[Any, BaseException | None]:
+    """Result and exception of a task over processes that returned or raised.
+
+    KeyboardInterrupt passes: it is that of the thread that asks.
+    """
+    if kind == _outcome.RAISED:
+        return None, decode_exception(payload)
+    try:
+        return decode_result(payload), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return None, detach(undecodable("the task's result", error))
+
+
+def complete(future: Future[Any], kind: int, payload: Any) -> None:
     """Give a future the outcome of its task over processes."""
     if kind == _outcome.CANCELLED:
         # `cancel` may have been called on the pool and not on the future.
@@ -115,15 +131,14 @@ def complete(future: Future[Any], kind: int, payload: Any, decode: Any) -> None:
         return
     if not future.set_running_or_notify_cancel():
         return
-    if kind == _outcome.VALUE:
-        try:
-            value = decode(payload)
-        except BaseException as error:
-            future.set_exception(detach(undecodable("the task's result", error)))
-        else:
-            future.set_result(value)
+    if kind in (_outcome.VALUE, _outcome.RAISED):
+        value, error = decoded(kind, payload)
     else:
-        future.set_exception(failure(kind, payload))
+        value, error = None, failure(kind, payload)
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
 
 
 def _say_exit(code: int | None) -> str:

@@ -1,19 +1,18 @@
-"""The standard library's `Future`, for tasks whose state is kept by the engine."""
+"""The standard library's `Future`, whose state the engine keeps until somebody asks for its Condition."""
 
 from __future__ import annotations
 
 import concurrent.futures
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from ._native import Ticket
+from . import _native
 
 __all__ = ["Future"]
 
 T = TypeVar("T")
 
 
-class Future(concurrent.futures.Future[T]):
+class Future(_native.FutureBase, concurrent.futures.Future[T]):
     """The outcome of a task, now or later: a true `concurrent.futures.Future`.
 
     Over processes it is RUNNING when a worker really runs the task, so `cancel()` succeeds until then; the standard
@@ -26,19 +25,15 @@ class Future(concurrent.futures.Future[T]):
     1024
     """
 
-    # The task's place in a process pool, until its outcome is here. Set by the executor.
-    _ticket: Ticket | None = None
+    def _decoded(self, kind: int, payload: Any) -> tuple[Any, BaseException | None]:
+        """Result and exception of a task over processes. Called once, by the first thread that wants them."""
+        from ._errors import decoded
 
-    def cancel(self) -> bool:
-        """Cancel the task if it has not started. True if it never runs."""
-        ticket = self._ticket
-        if ticket is not None and not self.cancelled() and not ticket.cancel():
-            return False
-        return super().cancel()
+        return decoded(kind, payload)
 
-    def running(self) -> bool:
-        """Whether a worker runs the task right now."""
-        ticket = self._ticket
-        if ticket is not None and not self.done():
-            return ticket.is_running()
-        return super().running()
+    def __copy__(self) -> Future[T]:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        for name in ("_condition", "_waiters", "_done_callbacks", "_result", "_exception", "_state"):
+            setattr(copied, name, getattr(self, name))
+        return copied

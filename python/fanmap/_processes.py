@@ -1,15 +1,14 @@
 """`ProcessPoolExecutor`: supervised worker processes under the standard library's name.
 
-What goes to the engine is bytes: this encodes functions and arguments, and decodes results. Ends of submitted calls
-come back through `_native.Completions` to one thread of the pool's, which completes the futures; it is started with the
+What goes to the engine is bytes: this encodes functions and arguments. The result of a submitted call is kept in its
+future as it comes, and decoded by who asks. Where more is to do than that (somebody observes the future, a worker died)
+it comes through `_native.Completions` to one thread of the pool's, which completes the future; it is started with the
 first submit. Maps need neither futures nor that thread.
 
 What threads share: an executor and its engine belong to all. `_functions` (executor) and `_started`, `_completions`,
 `_thread`, `_released` (engine) are written under a lock of their owner's; `_started` and `_completions` are read
 without it, and go from None to their one value. `_closed` is only ever set. `_was_broken` is written before
-`_started` is taken away, and `_told_broken` may at worst be missed once, so that a failure is logged twice. A
-future's `_ticket` is set by the thread that submits and taken away by the one that completes; whoever finds it gone
-asks the future itself.
+`_started` is taken away, and `_told_broken` may at worst be missed once, so that a failure is logged twice.
 """
 
 from __future__ import annotations
@@ -187,10 +186,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             return future
         self._prepare()
         try:
-            future._ticket = self._engine.submit(function, argument, buffers, future)
-            if future._ticket is None:  # there is no memory for the buffers
+            if not self._engine.submit(function, argument, buffers, future):  # there is no memory for the buffers
                 argument = self._encoder.encode((args, kwargs), "the task's argument")
-                future._ticket = self._engine.submit(function, argument, None, future)
+                self._engine.submit(function, argument, None, future)
         except RuntimeError:
             # Closed or broken since the look above, which says it in the standard library's words.
             self._check_open()
@@ -376,7 +374,7 @@ class _Engine:
 
     def submit(
         self, function: _native.Function, argument: bytes, buffers: list[PickleBuffer] | None, future: Future[Any]
-    ) -> _native.Ticket | None:
+    ) -> bool:
         """Submit a call whose end completes `future`."""
         completions = self._completions
         if completions is None:
@@ -477,11 +475,11 @@ def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
 
     It holds the engine, so that there is something to join at exit if the executor was dropped with work pending.
     """
-    while ends := completions.take():
+    while (ends := completions.take()) is not None:
         for future, kind, payload in ends:
             if kind == _outcome.BROKEN:
                 engine.broken()  # before anybody hears of it: the reason is in the log then
-            complete(future, kind, payload, _codec.decode_result)
-            future._ticket = None
-        # Nothing of a result may be kept until the next one comes.
-        del ends, future, kind, payload
+            complete(future, kind, payload)
+            # Nothing of a result may be kept until the next one comes.
+            del future, payload
+        del ends

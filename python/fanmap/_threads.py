@@ -2,18 +2,15 @@
 
 What threads share: an executor and its spawner belong to all. The engine's pool has a lock of its own; `_shutdown` is
 only ever set; the spawner's `threads` is replaced as a whole, under its lock; `_refusal` is written before `broken`,
-which goes from "" to its one value. A `_Call` belongs to the one thread that runs it, and a future's own condition
-guards it.
+which goes from "" to its one value.
 """
 
 from __future__ import annotations
 
-import contextvars
 import itertools
 import logging
 import math
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import thread as standard
@@ -22,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _check, _lifecycle, _lookalikes, _native
 from ._future import Future
-from ._map import Lane, executor_map, lane_over_any, lane_over_threads, own_decimal
+from ._map import Lane, executor_map, lane_over_any, lane_over_threads
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -77,7 +74,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._max_workers = max_workers
         self._owner = os.getpid()
         self._spawner = spawner
-        self._pool = _native.ThreadPool(max_workers, self._spawner.spawn, idle)
+        self._pool = _native.ThreadPool(max_workers, self._spawner, idle)
         self._exit = _FinishThreads(self._pool, cancel_at_exit)
         self._shutdown = False
         _lifecycle.at_exit(self._exit)
@@ -102,7 +99,16 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         _check.function(fn)
         self._check_open()
         future: Future[T] = Future()
-        self._execute(_Call(future, fn, args, kwargs, self._spawner.broken_pool))
+        try:
+            self._pool.submit(future, (fn, *args), kwargs)
+        except RuntimeError:
+            if self._spawner.broken:
+                # Since the look above: the initializer of a thread started for this very call may have failed.
+                future.set_exception(self._spawner.broken_pool(self._spawner.broken))
+                return future
+            # Closed since then; this says it in the standard library's words.
+            self._check_open()
+            raise
         return future
 
     def map(
@@ -160,18 +166,6 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         if _lifecycle.exiting():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def _execute(self, call: _Call) -> None:
-        try:
-            self._pool.execute(call)
-        except RuntimeError:
-            if self._spawner.broken:
-                # Since the look above: the initializer of a thread started for this very call may have failed.
-                call.fail(self._spawner.broken)
-                return
-            # Closed since then; this says it in the standard library's words.
-            self._check_open()
-            raise
-
 
 _SUBMIT = ThreadPoolExecutor.submit
 
@@ -215,71 +209,6 @@ class _Spawner:
         error = BrokenThreadPool(reason)
         error.__cause__ = self._refusal
         return error
-
-
-class _Call:
-    """One submitted call, as the pool runs it."""
-
-    __slots__ = ("args", "broken_pool", "context", "fn", "future", "kwargs")
-
-    def __init__(
-        self,
-        future: Future[Any],
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        broken_pool: Callable[[str], BrokenThreadPool],
-    ) -> None:
-        self.future = future
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
-        self.broken_pool = broken_pool
-        self.context = contextvars.copy_context()
-
-    def run(self) -> None:
-        future = self.future
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            if "decimal" in sys.modules:
-                self.context.run(own_decimal)
-            result = self.context.run(self.fn, *self.args, **self.kwargs)
-        except BaseException as error:
-            self._let_go()
-            _publish(future, future.set_exception, error)
-            # The traceback refers to this frame, which must not refer to the error: that would be a cycle.
-            del future, self
-        else:
-            self._let_go()
-            _publish(future, future.set_result, result)
-
-    def _let_go(self) -> None:
-        """What the call held goes before its outcome is out: whoever waits for that may look for it to be gone."""
-        del self.fn, self.args, self.kwargs, self.context
-
-    def discard(self) -> None:
-        if self.future.cancel():
-            self.future.set_running_or_notify_cancel()
-
-    def fail(self, reason: str) -> None:
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(self.broken_pool(reason))
-
-
-def _publish(future: Future[Any], publish: Callable[[Any], None], outcome: Any) -> None:
-    """Give a future its outcome, on the worker that ran its call.
-
-    Whoever gets it may submit the next call at once, and must find this thread idle. It is, unless callbacks of the
-    user's are to run on it first.
-    """
-    with future._condition:  # reentrant; while it is held nobody adds a callback
-        alone = not future._done_callbacks  # type: ignore[attr-defined]
-        if alone:
-            _native.rest()
-            publish(outcome)
-    if not alone:
-        publish(outcome)
 
 
 class _FinishThreads:

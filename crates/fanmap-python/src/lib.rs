@@ -9,6 +9,8 @@
 //! | [`context`] | calls in a context of their own |
 //! | [`convert`] | the engine's errors and ends as Python objects |
 //! | [`wait`] | waits that see Ctrl-C |
+//! | [`future`] | what a future is: its state, its outcome, and the waits for it |
+//! | [`call`] | one submitted call, as a thread runs it |
 //! | [`threads`] | the pool of threads |
 //! | [`processes`] | the pool of processes, from the parent's side |
 //! | [`thread_map`], [`process_map`] | a map, over either |
@@ -28,8 +30,10 @@
 #![deny(unsafe_code)]
 
 mod buffer;
+mod call;
 mod context;
 mod convert;
+mod future;
 mod process_map;
 mod processes;
 mod stash;
@@ -44,15 +48,17 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use super::future::FutureBase;
+    #[pymodule_export]
     use super::process_map::ProcessRun;
     #[pymodule_export]
-    use super::processes::{Completions, Function, ProcessPool, Ticket};
+    use super::processes::{Completions, Function, ProcessPool};
     #[pymodule_export]
     use super::stash::{Stash, are_atoms};
     #[pymodule_export]
     use super::thread_map::ThreadRun;
     #[pymodule_export]
-    use super::threads::{Seat, ThreadPool, rest};
+    use super::threads::{Seat, ThreadPool};
     #[pymodule_export]
     use super::worker::{Invitation, Template, accept, before_fork, control_pair, empty_stdin, forsake_all, serve};
 

@@ -13,6 +13,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use fanmap::Pending;
 use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start};
 
+use crate::future::{self, FutureBase};
 use crate::{buffer, convert, wait, worker};
 
 /// A pool of supervised worker processes.
@@ -30,13 +31,8 @@ pub(crate) struct Function {
     blobs: Vec<Attached>,
 }
 
-/// One submitted task.
-#[pyclass(frozen, module = "fanmap._native")]
-pub(crate) struct Ticket {
-    ticket: bytes::Ticket,
-}
-
-/// Ends of tasks on their way to the Python thread that completes futures with them.
+/// Ends of tasks on their way to the Python thread that completes futures with them: those of observed futures, and those
+/// that are more than a result.
 #[pyclass(frozen, module = "fanmap._native")]
 pub(crate) struct Completions {
     queue: Arc<Queue>,
@@ -51,29 +47,61 @@ struct Queue {
 /// The ends that have come, with their futures.
 #[derive(Default)]
 struct Came {
-    ends: VecDeque<(Py<PyAny>, End)>,
-    /// How many more will come.
+    ends: VecDeque<(Py<FutureBase>, End)>,
+    /// How many more tasks will end.
     expected: usize,
     /// No more tasks will be submitted.
     closed: bool,
+    /// The thread is wanted though there is nothing to complete: it lets go of futures that other threads could not.
+    sweep: bool,
 }
 
 impl Queue {
-    fn push(&self, future: Py<PyAny>, end: End) {
-        let mut came = self.lock();
-        came.ends.push_back((future, end));
-        came.expected -= 1;
-        drop(came);
-        self.came.notify_one();
+    /// Brings a task's end to its future: directly if it can be kept there as it is, or through the queue.
+    fn deliver(&self, future: Py<FutureBase>, end: End) {
+        let core = Arc::clone(future.get().core());
+        match core.keep(end) {
+            Ok(awaited) => {
+                // Before anybody is woken. This thread is not attached, so it goes when the next one is.
+                drop(future);
+                if awaited {
+                    core.notify();
+                }
+                let mut came = self.lock();
+                came.expected -= 1;
+                // The last one for now, and perhaps nobody comes: what the program has dropped already must not stay.
+                let idle = came.expected == 0;
+                came.sweep |= idle && !awaited;
+                let wake = idle && (came.sweep || came.closed);
+                drop(came);
+                if wake {
+                    self.came.notify_one();
+                }
+            }
+            Err(end) => {
+                let mut came = self.lock();
+                came.ends.push_back((future, end));
+                came.expected -= 1;
+                drop(came);
+                self.came.notify_one();
+            }
+        }
     }
 
-    /// All that have come, waiting for the first. Empty once the queue is closed and nothing is expected.
-    fn take(&self) -> VecDeque<(Py<PyAny>, End)> {
+    /// All that have come, waiting for the first, or for being wanted. `None` once the queue is closed and nothing is
+    /// expected.
+    fn take(&self) -> Option<VecDeque<(Py<FutureBase>, End)>> {
         let mut came = self.lock();
-        while came.ends.is_empty() && !(came.closed && came.expected == 0) {
+        loop {
+            if !came.ends.is_empty() || came.sweep {
+                came.sweep = false;
+                return Some(std::mem::take(&mut came.ends));
+            }
+            if came.closed && came.expected == 0 {
+                return None;
+            }
             came = self.came.wait(came).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::take(&mut came.ends)
     }
 
     fn close(&self) {
@@ -86,17 +114,18 @@ impl Queue {
     }
 }
 
-/// Moves one task's end, with its future, into a queue. It never touches the interpreter.
+/// Takes one task's end. It never touches the interpreter.
 struct Complete {
     queue: Arc<Queue>,
-    future: Mutex<Option<Py<PyAny>>>,
+    /// Held until then: a program may have nothing but a weak reference to a future whose task is under way.
+    future: Mutex<Option<Py<FutureBase>>>,
 }
 
 impl Sink for Complete {
     fn finished(&self, _first: u64, _count: u32, end: End) {
         let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = future {
-            self.queue.push(future, end);
+            self.queue.deliver(future, end);
         }
     }
 }
@@ -186,26 +215,36 @@ impl ProcessPool {
         self.pool.may_start_worker()
     }
 
-    /// Submits a task whose end goes, with `future`, to `completions`. `None`, and nothing is done, if there is no memory for
-    /// the buffers that were left out of its bytes.
+    /// Submits a task whose end goes to `future`, if need be through `completions`. False, and nothing is done, if there is no
+    /// memory for the buffers that were left out of its bytes.
     fn submit(
         &self,
+        py: Python<'_>,
         function: &Function,
         argument: &Bound<'_, PyBytes>,
         buffers: Option<&Bound<'_, PyList>>,
         completions: &Completions,
-        future: Py<PyAny>,
-    ) -> PyResult<Option<Ticket>> {
+        future: &Bound<'_, FutureBase>,
+    ) -> PyResult<bool> {
         let sink = Arc::new(Complete {
             queue: Arc::clone(&completions.queue),
-            future: Mutex::new(Some(future)),
+            future: Mutex::new(Some(future.clone().unbind())),
         });
         let Some(argument) = load(&self.pool, argument, buffers)? else {
-            return Ok(None);
+            return Ok(false);
         };
         completions.queue.lock().expected += 1;
-        match self.pool.submit(&function.function, argument, sink, 0) {
-            Ok(ticket) => Ok(Some(Ticket { ticket })),
+        let submit = || self.pool.submit(&function.function, argument, sink, 0);
+        let submitted = if future::has_asked() {
+            py.detach(submit)
+        } else {
+            submit()
+        };
+        match submitted {
+            Ok(ticket) => {
+                future.get().core().set_ticket(ticket);
+                Ok(true)
+            }
             Err(error) => {
                 completions.queue.lock().expected -= 1;
                 completions.queue.came.notify_all();
@@ -284,38 +323,27 @@ impl ProcessPool {
 }
 
 #[pymethods]
-impl Ticket {
-    /// Cancels the task: true if it will never run.
-    fn cancel(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.ticket.cancel())
-    }
-
-    /// Whether a worker runs the task now.
-    fn is_running(&self) -> bool {
-        self.ticket.is_running()
-    }
-}
-
-#[pymethods]
 impl Completions {
     #[new]
     fn new() -> Self {
         Self { queue: Arc::default() }
     }
 
-    /// The ends that have come, as triples `(future, kind, payload)`, waiting for the first; an empty
-    /// list once closed and all have come.
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let came = py.detach(|| self.queue.take());
+    /// The ends that have come, as triples `(future, kind, payload)`, waiting for one. There may be none: then the wait was
+    /// only to let go of what is held. `None` once closed and all have come.
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let Some(came) = py.detach(|| self.queue.take()) else {
+            return Ok(None);
+        };
         let list = PyList::empty(py);
         for (future, end) in came {
             let (kind, payload) = convert::end(py, end)?;
             list.append((future, kind as u8, payload))?;
         }
-        Ok(list)
+        Ok(Some(list))
     }
 
-    /// No more tasks will be submitted with this: once the last of them has ended, `take` gives an empty list.
+    /// No more tasks will be submitted with this: once the last of them has ended, `take` gives `None`.
     fn close(&self) {
         self.queue.close();
     }

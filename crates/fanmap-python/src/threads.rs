@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
 
-use fanmap::{Error, ErrorKind, Job, Pending};
+use fanmap::{Error, ErrorKind, Pending};
 
+use crate::call::{self, Call};
+use crate::future::{self, FutureBase};
 use crate::thread_map::Items;
 use crate::{convert, wait};
 
@@ -22,6 +25,7 @@ pub(crate) const BREATH: Duration = Duration::from_millis(1);
 pub(crate) struct ThreadPool {
     /// Shared by itself: the engine's pool has its own lock.
     pool: fanmap::ThreadPool,
+    spawner: Arc<Py<PyAny>>,
     /// How many of the jobs that wait are helpers of maps.
     pub(crate) helpers: AtomicUsize,
     /// The maps under way, whose items wait elsewhere than in the pool's queue.
@@ -37,40 +41,15 @@ pub(crate) struct Seat {
     seat: Mutex<Option<fanmap::Seat>>,
 }
 
-/// A Python object with the methods `run()`, `discard()` and `fail(reason)`, one of which is called once.
-struct PyJob(Py<PyAny>);
-
-impl PyJob {
-    fn tell(self, what: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<()>) {
-        Python::attach(|py| {
-            let job = self.0.into_bound(py);
-            if let Err(error) = what(&job) {
-                error.write_unraisable(py, Some(&job));
-            }
-        });
-    }
-}
-
-impl Job for PyJob {
-    fn run(self: Box<Self>) {
-        self.tell(|job| job.call_method0("run").map(drop));
-    }
-
-    fn discard(self: Box<Self>) {
-        self.tell(|job| job.call_method0("discard").map(drop));
-    }
-
-    fn fail(self: Box<Self>, why: &Error) {
-        self.tell(|job| job.call_method1("fail", (why.message(),)).map(drop));
-    }
-}
-
 #[pymethods]
 impl ThreadPool {
-    /// A pool of at most `workers` threads. `spawn(seat)` starts a thread that calls `seat.run()`.
+    /// A pool of at most `workers` threads. `spawner.spawn(seat)` starts a thread that calls `seat.run()`, and
+    /// `spawner.broken_pool(reason)` makes the exception of a task that cannot be run.
     #[new]
-    #[pyo3(signature = (workers, spawn, idle=None))]
-    fn new(py: Python<'_>, workers: usize, spawn: Py<PyAny>, idle: Option<f64>) -> PyResult<Self> {
+    #[pyo3(signature = (workers, spawner, idle=None))]
+    fn new(py: Python<'_>, workers: usize, spawner: Py<PyAny>, idle: Option<f64>) -> PyResult<Self> {
+        let spawner = Arc::new(spawner);
+        let spawns = Arc::clone(&spawner);
         let mut builder = fanmap::ThreadPool::builder()
             .workers(workers)
             .spawn_with(Box::new(move |seat| {
@@ -78,7 +57,7 @@ impl ThreadPool {
                     let seat = Seat {
                         seat: Mutex::new(Some(seat)),
                     };
-                    spawn.call1(py, (seat,)).map(drop).map_err(|error| {
+                    spawns.call_method1(py, "spawn", (seat,)).map(drop).map_err(|error| {
                         Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}"))
                     })
                 })
@@ -89,17 +68,24 @@ impl ThreadPool {
         let pool = builder.build().map_err(|error| convert::error(&error))?;
         Ok(Self {
             pool,
+            spawner,
             helpers: AtomicUsize::new(0),
             maps: Mutex::default(),
             breathe: py.eval(c"lambda: None", None, None)?.unbind(),
         })
     }
 
-    /// Gives the pool a job: an object with the methods `run()`, `discard()` and `fail(reason)`.
-    fn execute(&self, job: Py<PyAny>) -> PyResult<()> {
-        self.pool
-            .execute(Box::new(PyJob(job)))
-            .map_err(|rejected| convert::error(&rejected.error))
+    /// Has `call`, a function and its arguments, called with `kwargs` in a copy of the present context; the outcome goes to
+    /// `future`.
+    fn submit(&self, future: Py<FutureBase>, call: &Bound<'_, PyTuple>, kwargs: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = call.py();
+        let call = Box::new(Call::new(future, call, kwargs, &self.spawner)?);
+        let executed = if future::has_asked() {
+            py.detach(|| self.pool.execute(call))
+        } else {
+            self.pool.execute(call)
+        };
+        executed.map_err(|rejected| convert::error(&rejected.error))
     }
 
     /// Takes no more jobs; those that wait are run, or discarded if `cancel`.
@@ -168,13 +154,6 @@ impl ThreadPool {
     }
 }
 
-/// On a worker: it counts as idle from now on. Its job calls this before it publishes an outcome, and only if nothing of the
-/// user's runs on this thread after that.
-#[pyfunction]
-pub(crate) fn rest() {
-    fanmap::rest();
-}
-
 #[pymethods]
 impl Seat {
     /// Runs jobs on the calling thread until the pool closes.
@@ -185,13 +164,23 @@ impl Seat {
         let breathe = py.eval(c"lambda: None", None, None)?;
         let mut breathed = Instant::now();
         loop {
-            if breathed.elapsed() >= BREATH {
-                breathe.call0()?;
-                breathed = Instant::now();
-            }
             let job = match seat.try_next_job() {
-                Some(job) => Some(job),
-                None => py.detach(|| seat.next_job()),
+                Some(job) => {
+                    call::wake_owed();
+                    if breathed.elapsed() >= BREATH {
+                        breathe.call0()?;
+                        breathed = Instant::now();
+                    }
+                    Some(job)
+                }
+                None => {
+                    let job = py.detach(|| {
+                        call::wake_owed();
+                        seat.next_job()
+                    });
+                    breathed = Instant::now();
+                    job
+                }
             };
             match job {
                 Some(job) => job.run(),
