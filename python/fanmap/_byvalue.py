@@ -25,6 +25,7 @@ from cloudpickle import Pickler, cloudpickle  # type: ignore[import-untyped, unu
 
 from . import _classes, _main
 from ._reference import CachedFunction, dispatch_table, named_kind
+from ._unchanged import Look
 from ._versions import ABSENT, Versions, reduce_cell
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ __all__ = ["Sender", "global_names"]
 
 # The place of a code object's file name among the arguments that it is made from.
 _FILENAME = 10
+# How many functions' pickles are kept. Fewer, and programs that submit a handful in turn pickle them again and again;
+# more is memory for functions that are gone.
+_KEPT_FUNCTIONS = 16
 # A worker's `__main__` has its own.
 _NEVER_SENT = frozenset({"__name__", "__builtins__", "__loader__", "__spec__"})
 # Made by the interpreter for each class; not ours to set.
@@ -70,7 +74,8 @@ class Sender:
     """What one side remembers of what it sent by value.
 
     Any number of threads may use it at once: `versions` has a lock, `_definitions` is a cache whose entries are all
-    right, and is replaced as a whole; nothing else changes.
+    right, and is replaced as a whole, `_functions` is one whose entries are looked at before they are used; nothing
+    else changes.
     """
 
     def __init__(self, policy: Policy, reference: Callable[[Any], Any], *, to_parent: bool) -> None:
@@ -80,17 +85,41 @@ class Sender:
         self.origin = _main.TO_PARENT if to_parent else os.urandom(16).hex()
         self.versions = Versions(reference)
         self._definitions: dict[int, tuple[type, bytes]] = {}
+        self._functions: dict[FunctionType, tuple[Look, int, bytes]] = {}
 
     def dumps(self, obj: object, buffer_callback: Callable[[PickleBuffer], bool] | None = None) -> bytes:
         """A pickle of `obj`, preceded by the definitions of the classes it mentions."""
         if self.to_parent:
             self.new_call()  # each result is as it is when it is returned
+        elif type(obj) is FunctionType:
+            return self._function(obj, buffer_callback)
+        return self._dumps(obj, buffer_callback)
+
+    def _dumps(self, obj: object, buffer_callback: Callable[[PickleBuffer], bool] | None) -> bytes:
         file = BytesIO()
         pickler = _Pickler(file, self, buffer_callback)
         pickler.dump(obj)
         if not pickler.mentioned:
             return file.getvalue()
         return b"".join([*map(self._definition, pickler.mentioned.values()), file.getvalue()])
+
+    def unchanged(self, function: FunctionType) -> bytes | None:
+        """The last pickle of a function, if that of today can be seen to be the same."""
+        known = self._functions.get(function)
+        if known is None or known[1] != self.versions.changes or not known[0].still_holds():
+            return None
+        return known[2]
+
+    def _function(self, function: FunctionType, buffer_callback: Callable[[PickleBuffer], bool] | None) -> bytes:
+        changes = self.versions.changes
+        look = Look.at(function, global_names, self.reference)
+        made = self._dumps(function, buffer_callback)
+        # Not if another thread has changed something in between, nor if versions went up, which will be the next one's.
+        if look is not None and self.versions.changes == changes and look.still_holds():
+            if len(self._functions) >= _KEPT_FUNCTIONS:
+                self._functions = {}
+            self._functions[function] = (look, changes, made)
+        return made
 
     def new_call(self) -> None:
         """Look anew at the classes sent: a call runs with things as they are when it is made.

@@ -100,9 +100,13 @@ class Encoder:
         To be called for each `submit` and each `map`, before their arguments are encoded: it also starts a new call,
         for which changed classes and globals are looked at anew.
         """
-        if self._sender is not None:
-            self._sender.new_call()
         kind = type(function)
+        sender = self._sender
+        if sender is not None:
+            sender.new_call()
+            same = sender.unchanged(function) if kind is FunctionType else None
+            if same is not None:
+                return same
         if kind in _NAMED and self._reference(function) is NotImplemented:
             return _dumps(function, PROTOCOL)
         return self._encode(function, None, buffers, by_value=kind is FunctionType)

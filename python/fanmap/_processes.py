@@ -6,9 +6,9 @@ it comes through `_native.Completions` to one thread of the pool's, which comple
 first submit. Maps need neither futures nor that thread.
 
 What threads share: an executor and its engine belong to all. `_functions` (executor) and `_started`, `_completions`,
-`_thread`, `_released` (engine) are written under a lock of their owner's; `_started` and `_completions` are read
-without it, and go from None to their one value. `_closed` is only ever set. `_was_broken` is written before
-`_started` is taken away, and `_told_broken` may at worst be missed once, so that a failure is logged twice.
+`_thread`, `_released` (engine) are written under a lock of their owner's; all but the last two are read without it;
+`_started` and `_completions` go from None to their one value. `_closed` is only ever set. `_was_broken` is written
+before `_started` is taken away, and `_told_broken` may at worst be missed once, so that a failure is logged twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import logging
 import os
 import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
@@ -117,7 +116,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._initargs = initargs
         self._lock = threading.Lock()
         self._closed = False
-        self._functions: OrderedDict[bytes, _native.Function] = OrderedDict()
+        self._functions: dict[tuple[bytes, bytes], _native.Function] = {}
         # Kept, with its buffers, for a next call with the same.
         self._last_large: _native.Function | None = None
         self._decode_result = _codec.decode_result
@@ -172,23 +171,27 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         """
         _check.function(fn)
         self._check_open()
+        started = self._engine.started()
+        completions = self._engine.completions()
         future: Future[T] = Future()
+        how, given = (b"k", (args, kwargs)) if kwargs else (b"*", args)
         try:
-            function = self._function(fn, b"k")
+            function = self._function(fn, how)
             buffers: list[PickleBuffer] = []
-            argument = self._encoder.encode((args, kwargs), "the task's argument", buffers)
+            argument = started.encoder.encode(given, "the task's argument", buffers)
         except Exception as error:
             # As there, a call that cannot be sent has its worker started all the same.
             self._prepare()
-            self._native_pool().want_worker()
+            started.pool.want_worker()
             future.set_running_or_notify_cancel()
             future.set_exception(detach(error))
             return future
-        self._prepare()
+        if started.pool.may_start_worker():
+            self._prepare()
         try:
-            if not self._engine.submit(function, argument, buffers, future):  # there is no memory for the buffers
-                argument = self._encoder.encode((args, kwargs), "the task's argument")
-                self._engine.submit(function, argument, None, future)
+            if not started.pool.submit(function, argument, buffers, completions, future):
+                argument = started.encoder.encode(given, "the task's argument")  # there is no memory for the buffers
+                started.pool.submit(function, argument, None, completions, future)
         except RuntimeError:
             # Closed or broken since the look above, which says it in the standard library's words.
             self._check_open()
@@ -289,22 +292,21 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
         """
+        started = self._engine.started()
         buffers: list[PickleBuffer] = []
-        body = how + self._encoder.encode_function(fn, buffers)
-        pool = self._native_pool()
+        body = started.encoder.encode_function(fn, buffers)
         if buffers:
-            return self._large_function(pool, fn, how, body, buffers)
-        if len(body) > _KEPT_BYTES or not _is_stateless(fn):
-            return _sent_once(pool, body)
-        with self._lock:
-            function = self._functions.get(body)
-            if function is None:
-                function = self._functions[body] = _sent_once(pool, body)
-                if len(self._functions) > _KEPT_FUNCTIONS:
-                    self._functions.popitem(last=False)
-            else:
-                self._functions.move_to_end(body)
-            return function
+            return self._large_function(started.pool, fn, how, how + body, buffers)
+        key = how, body
+        function = self._functions.get(key)
+        if function is None:
+            function = _sent_once(started.pool, how + body)
+            if len(body) <= _KEPT_BYTES and _is_stateless(fn):
+                with self._lock:
+                    function = self._functions.setdefault(key, function)
+                    if len(self._functions) > _KEPT_FUNCTIONS:
+                        del self._functions[next(iter(self._functions))]
+        return function
 
     def _large_function(
         self, pool: _native.ProcessPool, fn: Callable[..., Any], how: bytes, body: bytes, buffers: list[PickleBuffer]
@@ -372,10 +374,8 @@ class _Engine:
                 started = self._started
         return started
 
-    def submit(
-        self, function: _native.Function, argument: bytes, buffers: list[PickleBuffer] | None, future: Future[Any]
-    ) -> bool:
-        """Submit a call whose end completes `future`."""
+    def completions(self) -> _native.Completions:
+        """Where ends of submitted calls go that are more than a result."""
         completions = self._completions
         if completions is None:
             with self._lock:
@@ -386,7 +386,7 @@ class _Engine:
                         name="fanmap-completions", target=_complete_all, args=(completions, self), daemon=True
                     )
                     self._thread.start()
-        return self.started().pool.submit(function, argument, buffers, completions, future)
+        return completions
 
     def workers(self, *, wait: bool) -> list[int]:
         """The workers' process ids; with `wait`, once those that were asked for have been started."""

@@ -46,6 +46,8 @@ class Versions:
     def __init__(self, reference: Callable[[Any], Any]) -> None:
         self._reference = reference
         self._entries: dict[Hashable, _Entry] = {}
+        # How often any version went up, or was the first. Written under the lock.
+        self.changes = 0
         self._lock = threading.Lock()
 
     def seen(self, slot: Hashable) -> bool:
@@ -65,6 +67,7 @@ class Versions:
                 return entry.version
             version = first if entry is None else entry.version + 1
             self._entries[slot] = _Entry(version, key, keep)
+            self.changes += 1
             return version
 
     def _fingerprint(self, value: Any) -> tuple[Any, object]:
