@@ -480,3 +480,46 @@ def test_relative_imports_work_in_functions_of_a_packages_main(tmp_path: Path) -
     )
     done = subprocess.run([sys.executable, "-m", "pack.run"], cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+def test_whatever_a_function_rests_on_each_submit_sees_it_as_it_is_then() -> None:
+    """A pickle is used again only if nothing can have changed: each of these changes something, and changes it back."""
+    good("""
+        import fanmap, math, os.path
+
+        number = 1
+        numbers = [1]
+        module = math
+
+        def plain(x=1): return x
+        def reads(): return number
+        def calls(): return reads() + plain()
+        def lists(): return list(numbers)
+        def uses(): return module.__name__
+        def noted() -> int: return 1
+        def other(): return "other"
+
+        with fanmap.ProcessPoolExecutor(1) as pool:
+            def same(*functions):
+                for function in (*functions, *functions):
+                    assert pool.submit(function).result(60) == function(), function
+
+            everything = plain, reads, calls, lists, uses, noted
+            same(*everything)
+            for _ in range(2):
+                number += 1; same(*everything)
+                number -= 1; same(*everything)
+                numbers.append(2); same(*everything)
+                numbers.pop(); same(*everything)
+                plain.__defaults__ = (3,); same(*everything)
+                plain.__defaults__ = (1,); same(*everything)
+                plain.__kwdefaults__, plain.tag = {}, 1; same(*everything)
+                del plain.tag
+                module = os.path; same(*everything)
+                module = math; same(*everything)
+                kept, plain.__code__ = plain.__code__, other.__code__
+                same(plain, lists)
+                plain.__code__ = kept; same(*everything)
+                kept, reads = reads, lambda: 40; same(*everything)
+                reads = kept; same(*everything)
+    """)

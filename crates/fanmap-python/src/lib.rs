@@ -18,8 +18,8 @@
 //! | [`worker`] | a worker process and the template that forks it |
 //!
 //! # Threads and the interpreter
-//! Engine threads never attach to the interpreter: what they have for Python goes into a queue ([`processes::Completions`],
-//! [`process_map::ProcessRun`]) that a Python thread empties. Worker threads of a [`threads::ThreadPool`] are Python's own, attached
+//! Engine threads never attach to the interpreter: what they have for Python they leave where a Python thread finds it
+//! ([`future::Core`], [`processes::Completions`], [`process_map::ProcessRun`]). Worker threads of a [`threads::ThreadPool`] are Python's own, attached
 //! once for their whole life. No lock of the engine or of this crate is held while Python code runs or the interpreter is
 //! waited for.
 //!
