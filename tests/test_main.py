@@ -383,7 +383,7 @@ def test_a_fresh_worker_has_loaded_nothing_that_a_bare_interpreter_and_pickle_do
 
 
 def test_a_filter_for_a_modules_warnings_imports_the_module_for_nobody() -> None:
-    """numpy sets such filters when it is imported, and a worker that imported it for them would start ten times as slow."""
+    """numpy sets such filters when it is imported; importing it for them would make a worker start ten times as slow."""
     good("""
         import fanmap, sys, warnings
         import numpy
