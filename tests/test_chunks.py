@@ -194,3 +194,37 @@ def test_a_worker_is_replaced_after_its_tasks_whatever_the_chunks() -> None:
 
 def pid_of(_: int) -> int:
     return os.getpid()
+
+
+def joined(a: Any, b: Any, c: Any = None) -> tuple[Any, Any, Any]:
+    return a, b, c
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        lambda: (range(5), itertools.repeat("x")),
+        lambda: (itertools.repeat("x"), range(5)),
+        lambda: (itertools.repeat("x"), range(5), itertools.repeat("y", 3)),
+        lambda: (range(5), itertools.repeat("x", 0)),
+        lambda: (itertools.repeat("x", 2), itertools.repeat("y")),
+        lambda: (iter("abc"), itertools.repeat("x", 9), range(9)),
+    ],
+)
+def test_an_argument_that_repeats_is_the_same_as_one_for_each_item(inputs: Any) -> None:
+    expected = list(map(joined, *inputs()))
+    assert list(fanmap.map(joined, *inputs(), executor="processes")) == expected
+    assert list(fanmap.map(joined, *inputs(), executor="threads")) == expected
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        assert list(pool.map(joined, *inputs())) == expected
+
+
+def test_an_argument_that_repeats_travels_once() -> None:
+    class Counted:
+        def __reduce__(self) -> Any:
+            pickled.append(1)
+            return int, ()
+
+    pickled: list[int] = []
+    assert sum(fanmap.map(operator.add, range(100), itertools.repeat(Counted()), executor="processes")) == 4950
+    assert len(pickled) <= 2

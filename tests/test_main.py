@@ -377,13 +377,14 @@ def test_a_fresh_worker_has_loaded_nothing_that_a_bare_interpreter_and_pickle_do
     """)
     bare = good("import _signal, pickle, sys, warnings; print(*sorted(sys.modules))")
     allowed = {"fanmap", *(f"fanmap.{name}" for name in (
-        "_classes", "_codec", "_inherit", "_late", "_main", "_native", "_place", "_reference", "_remote", "_template", "_worker"
+        "_classes", "_codec", "_inherit", "_late", "_main", "_native", "_place", "_reference", "_remote", "_template",
+        "_worker"
     ))}  # fmt: skip
     assert set(out.split()) - set(bare.split()) - allowed <= {"atexit", "__future__", "errno"}
 
 
 def test_a_filter_for_a_modules_warnings_imports_the_module_for_nobody() -> None:
-    """numpy sets such filters when it is imported; importing it for them would make a worker start ten times as slow."""
+    """numpy sets such filters when it is imported; a worker that imported it for them would start slow."""
     good("""
         import fanmap, sys, warnings
         import numpy

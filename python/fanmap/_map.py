@@ -28,6 +28,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from . import _check, _native, _outcome
+from ._fixed import fix
 from ._remote import detach
 
 if TYPE_CHECKING:
@@ -372,6 +373,9 @@ def map(
             f"executor must be 'threads', 'processes' or a concurrent.futures.Executor, not {type(executor).__name__}"
         )
     try:
+        if getattr(pool, "_sends_copies", False):
+            fn, iterables = fix(fn, iterables)
+            star = len(iterables) != 1
         return MapResult(_lane(pool, fn, star, buffersize), iterables, at_end=end)
     except BaseException:
         if end is not None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
+from ._fixed import fix
 from ._future import Future
 from ._map import Lane, executor_map, lane_over_any, lane_over_processes
 from ._remote import decode_refusal, detach
@@ -213,15 +214,21 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         sent ahead follows from their measured times.
         """
         _check.executor_map(fn, chunksize, buffersize)
+        if self._sends_copies:
+            fn, iterables = fix(fn, iterables)
         lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
         return executor_map(lane, iterables, timeout, buffersize)
 
     def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
         self._check_open()
-        if getattr(self.submit, "__func__", None) is not _SUBMIT:
-            # Somebody put a `submit` of their own in its place, and a map is submits.
+        if not self._sends_copies:
             return lane_over_any(self, fn, star, window)
         return lane_over_processes(self, fn, star, window)
+
+    @property
+    def _sends_copies(self) -> bool:
+        """Whether a map encodes its function and items. If somebody put a `submit` in its place, a map is submits."""
+        return getattr(self.submit, "__func__", None) is _SUBMIT
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and no process is left."""
