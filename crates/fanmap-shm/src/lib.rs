@@ -16,6 +16,7 @@
 //! | [`bell`], [`poll`] | eventfd; waiting for several descriptors |
 //! | [`segment`] | sealed anonymous shared memory |
 //! | `window` | a piece of a file, mapped |
+//! | `witness` | whether a fork of the user's program has ended |
 //! | [`blob`] | large buffers in shared memory, beside the rings |
 //! | [`mapping`] | a blob in this process's memory |
 //! | [`link`] | one worker's segment: two rings, their flags and the state words |
@@ -59,6 +60,8 @@ pub mod signals;
 pub mod socket;
 #[cfg(not(loom))]
 mod window;
+#[cfg(not(loom))]
+mod witness;
 
 #[cfg(all(test, loom))]
 mod models;

@@ -1,9 +1,17 @@
 //! A blob in this process's memory, and what becomes of it when the user's program forks.
 //!
-//! Called by whoever decodes a message with a [`BlobRef`]; the protocol is in [`crate::blob`].
+//! Called by whoever decodes a message with a [`BlobRef`]; what it is for stands in [`crate::blob`].
+//!
+//! # A fork
+//! A child goes on seeing what was mapped, though the parent may drop it and its range be written to again. So each
+//! fork has a number and a witness, and a range is free once every fork that was made while it was mapped has
+//! ended: at once, as a rule. Which have ended is looked at when something is closed ([`Mapping::close`], [`settle`]),
+//! so nobody waits and nobody polls.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,8 +20,10 @@ use crate::arena::GRAIN;
 use crate::blob::{BlobRef, Blobs, locked, to_usize};
 pub use crate::window::Access;
 use crate::window::{self, Window};
+use crate::witness::Witness;
 
-/// A blob in this process's memory, from a page's first byte on. It stays there, and keeps its memory, until dropped.
+/// A blob in this process's memory, from a page's first byte on. It stays there, and keeps its memory, until closed. If
+/// it is dropped instead, nobody learns that its range is free.
 #[derive(Debug)]
 pub struct Mapping {
     /// `None` once closed.
@@ -28,19 +38,39 @@ struct Live {
     offset: u64,
     len: usize,
     access: Access,
-    /// Whether a fork may have inherited it.
-    forked: bool,
+    /// How many forks there were before.
+    since: u64,
 }
 
-/// The mappings of one process, by address, for [`before_fork`]. One is entered once it is whole and taken out before
-/// it goes, so what is found here under the lock is mapped.
-#[derive(Debug)]
+/// A range that was closed: what to do when the forks of these numbers have ended.
+struct Closed {
+    forks: Range<u64>,
+    free: Box<dyn FnOnce() + Send>,
+}
+
+/// The mappings of one process, and its forks.
+#[derive(Default)]
+struct State {
+    /// By address. One is entered once it is whole and taken out before it goes: what is found here is mapped.
+    live: HashMap<usize, Live>,
+    /// How many forks there were.
+    forks: u64,
+    /// Those that may not have ended.
+    living: Vec<(u64, Witness)>,
+    closed: Vec<Closed>,
+}
+
 struct Table {
     process: u32,
-    live: Mutex<HashMap<usize, Live>>,
+    state: Mutex<State>,
 }
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
+
+thread_local! {
+    /// What children inherit of the fork that this thread is about to make.
+    static INHERITED: Cell<Option<Window>> = const { Cell::new(None) };
+}
 
 /// The table of this process. A forked child begins a new one: the lock of its parent's may be held in it by a thread
 /// that is not there.
@@ -52,7 +82,7 @@ fn table() -> &'static Table {
         _ => {
             let fresh = Box::leak(Box::new(Table {
                 process: std::process::id(),
-                live: Mutex::default(),
+                state: Mutex::default(),
             }));
             // A thread that loses the race looks again, and leaves its small table behind.
             let _ = TABLE.compare_exchange(now, fresh, Ordering::AcqRel, Ordering::Acquire);
@@ -62,17 +92,53 @@ fn table() -> &'static Table {
 }
 
 /// Before the user's program forks: from now on, neither side sees what the other writes to a blob that is mapped now.
+/// To be followed by [`after_fork`], on the same thread.
 pub fn before_fork() {
-    for (start, live) in locked(&table().live).iter_mut() {
-        if live.access == Access::Shared && !live.forked {
+    let mut state = locked(&table().state);
+    if state.live.is_empty() {
+        return;
+    }
+    for (start, live) in &mut state.live {
+        if live.access == Access::Shared {
             let fd = live.blobs.as_fd();
             // SAFETY: an entry is a window on this memory, mapped while it stands here, which the lock ensures.
             let done = unsafe { window::make_private(*start as *mut u8, live.len, fd, live.offset) };
-            if done.is_err() {
-                continue; // It stays ours alone; the child has nothing in its place.
+            // If it fails, the window stays ours alone: the child has nothing in its place.
+            if done.is_ok() {
+                live.access = Access::Private;
             }
         }
-        live.forked = true;
+    }
+    let (witness, inherited) = Witness::call();
+    let number = state.forks;
+    state.forks += 1;
+    state.living.push((number, witness));
+    INHERITED.set(inherited);
+}
+
+/// After the fork, in the parent, or if there was none after all.
+pub fn after_fork() {
+    drop(INHERITED.take());
+}
+
+/// Frees what was closed before and waited for forks that have ended, as [`Mapping::close`] does too. To be called when a
+/// pool has been idle for a while.
+pub fn settle() {
+    let ready = locked(&table().state).settle();
+    for free in ready {
+        free();
+    }
+}
+
+impl State {
+    fn settle(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
+        self.living.retain(|(_, witness)| !witness.is_alone());
+        let (ready, waiting): (Vec<_>, Vec<_>) = self
+            .closed
+            .drain(..)
+            .partition(|closed| !self.living.iter().any(|(number, _)| closed.forks.contains(number)));
+        self.closed = waiting;
+        ready.into_iter().map(|closed| closed.free).collect()
     }
 }
 
@@ -96,14 +162,15 @@ impl Mapping {
             Access::Shared => blobs.window(offset, len, false)?,
             Access::Private => Window::map(blobs.as_fd(), offset, len, access)?,
         };
+        let mut state = locked(&table().state);
         let live = Live {
             blobs: Arc::clone(blobs),
             offset,
             len: window.len(),
             access,
-            forked: false,
+            since: state.forks,
         };
-        locked(&table().live).insert(window.start() as usize, live);
+        state.live.insert(window.start() as usize, live);
         let window = Some(window);
         Ok(Self { window, blob })
     }
@@ -137,27 +204,38 @@ impl Mapping {
         len == self.len() && unsafe { libc::memcmp(self.as_ptr().cast(), source.cast(), len) == 0 }
     }
 
-    /// Unmaps the blob, and says whether its range may now be freed. False if a fork of the user's program may see it,
-    /// or if this process is such a fork.
-    #[must_use]
-    pub fn close(mut self) -> bool {
-        self.unmap()
+    /// Unmaps the blob, and calls `free` when its range may be used again: now, or when the forks that see it have
+    /// ended. Never in such a fork: what happens there is nobody's business but its own.
+    ///
+    /// `free` runs on this thread, or on one that closes another mapping, and must not wait.
+    pub fn close(mut self, free: impl FnOnce(BlobRef) + Send + 'static) {
+        let blob = self.blob;
+        let Some(since) = self.unmap() else {
+            // In a fork, what it owns may depend on threads that are not there.
+            std::mem::forget(free);
+            return;
+        };
+        let ready = {
+            let mut state = locked(&table().state);
+            let forks = since..state.forks;
+            let free = Box::new(move || free(blob));
+            state.closed.push(Closed { forks, free });
+            state.settle()
+        };
+        for free in ready {
+            free();
+        }
     }
 
-    fn unmap(&mut self) -> bool {
-        let Some(window) = self.window.take() else {
-            return false;
-        };
-        if !window.is_ours() {
-            return false; // The window knows that it must not unmap.
-        }
-        let Some(live) = locked(&table().live).remove(&(window.start() as usize)) else {
-            return false;
-        };
-        if live.access == Access::Shared && !live.forked {
+    /// How many forks there were before it was mapped; `None` if this process is a fork of the one that mapped it.
+    fn unmap(&mut self) -> Option<u64> {
+        // A window knows that in a fork it must not unmap.
+        let window = self.window.take().filter(Window::is_ours)?;
+        let live = locked(&table().state).live.remove(&(window.start() as usize))?;
+        if live.access == Access::Shared {
             live.blobs.keep(live.offset, window);
         }
-        !live.forked
+        Some(live.since)
     }
 }
 
@@ -188,6 +266,14 @@ mod tests {
         unsafe { mapping.equals(bytes.as_ptr(), bytes.len()) }
     }
 
+    /// Whether closing a mapping frees its range at once.
+    fn frees(mapping: Mapping) -> bool {
+        let (tell, told) = std::sync::mpsc::channel();
+        let blob = mapping.blob();
+        mapping.close(move |freed| tell.send(freed).unwrap());
+        told.try_recv() == Ok(blob)
+    }
+
     fn set(mapping: &Mapping, at: usize, byte: u8) {
         assert!(at < mapping.len());
         // SAFETY: in bounds, and the test's alone.
@@ -209,7 +295,7 @@ mod tests {
             assert_eq!((mapping.len(), mapping.blob()), (LEN, blob));
             assert!(equals(&mapping, &[7; LEN]));
             assert!(!equals(&mapping, &[7; LEN - 1]));
-            assert!(mapping.close());
+            assert!(frees(mapping));
         }
     }
 
@@ -229,7 +315,7 @@ mod tests {
         let (writer, reader, grant, blob) = written();
         let mapping = Mapping::new(&reader, blob, Access::Shared).unwrap();
         let address = mapping.as_ptr();
-        assert!(mapping.close());
+        assert!(frees(mapping));
         for byte in [8, 9] {
             let warm = Grant { warm: true, ..grant };
             let blob = writer.write(warm, &[byte; LEN - 1]).unwrap();

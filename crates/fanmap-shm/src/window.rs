@@ -68,6 +68,13 @@ impl Window {
         self.process == std::process::id()
     }
 
+    /// Lets a forked child have it, as it would not.
+    pub(crate) fn let_inherit(&self) -> io::Result<()> {
+        // SAFETY: it is the window's own mapping, and in this process the advice changes nothing.
+        unsafe { rustix::mm::madvise(self.start().cast(), self.len, Advice::LinuxDoFork)? };
+        Ok(())
+    }
+
     /// Enters the pages that the file has into the process's table at one go. A hint: it may do nothing.
     pub(crate) fn populate(&self) {
         // SAFETY: it is the window's own mapping; the advice reads its pages and changes none.

@@ -2,10 +2,11 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use fanmap_shm::arena::Arena;
 use fanmap_shm::blob::Blobs;
-use fanmap_shm::mapping::{Access, Mapping, before_fork};
+use fanmap_shm::mapping::{Access, Mapping, after_fork, before_fork, settle};
 
 const LEN: usize = 100_000;
 
@@ -32,7 +33,13 @@ fn a_fork_sees_what_was_there_and_neither_side_what_the_other_writes() {
     });
     let map = |blob, access| Mapping::new(&reader, blob, access).unwrap();
     let (shared, private) = (map(shared, Access::Shared), map(private, Access::Private));
-    assert!(map(early, Access::Shared).close(), "no fork has seen it");
+    let (tell, freed) = channel();
+    let close = |mapping: Mapping| {
+        let tell = tell.clone();
+        mapping.close(move |blob| tell.send(blob).unwrap());
+    };
+    close(map(early, Access::Shared));
+    assert_eq!(freed.try_recv(), Ok(early), "no fork has seen it");
     set(&shared, 0, 1);
     set(&private, 0, 1);
 
@@ -53,10 +60,15 @@ fn a_fork_sees_what_was_there_and_neither_side_what_the_other_writes() {
             good &= get(mapping, 1) == 2 && get(mapping, 2) == 7;
         }
         // A child tells nobody that a range is free.
-        good &= !shared.close() && !private.close();
+        close(shared);
+        close(private);
+        good &= freed.try_recv().is_err();
+        // It has seen all of this, until it ends.
+        good &= rustix::io::read(&childs_turn, &mut [0]) == Ok(1);
         // SAFETY: ends the child at once, without what the parent's test harness would do.
         unsafe { libc::_exit(i32::from(!good)) }
     }
+    after_fork();
     // A child that crashed shows as the end of its pipe.
     drop((childs_end, childs_turn));
     assert_eq!(rustix::io::read(&child_wrote, &mut [0]), Ok(1));
@@ -65,9 +77,16 @@ fn a_fork_sees_what_was_there_and_neither_side_what_the_other_writes() {
         set(mapping, 2, 3);
     }
     assert_eq!(rustix::io::write(&parent_wrote, &[1]), Ok(1));
+    let closed = [shared.blob(), private.blob()];
+    close(shared);
+    close(private);
+    close(map(late, Access::Shared));
+    assert_eq!(freed.try_recv(), Ok(late), "no fork has seen it");
+    assert!(freed.try_recv().is_err(), "the child may still see the others");
+    assert_eq!(rustix::io::write(&parent_wrote, &[1]), Ok(1));
     let child = rustix::process::Pid::from_raw(child);
     let ended = rustix::process::waitpid(child, rustix::process::WaitOptions::empty()).unwrap();
     assert_eq!(ended.unwrap().1.exit_status(), Some(0));
-    assert!(!shared.close() && !private.close(), "a fork may see their ranges");
-    assert!(map(late, Access::Shared).close(), "no fork has seen it");
+    settle();
+    assert_eq!([freed.try_recv().unwrap(), freed.try_recv().unwrap()], closed);
 }
