@@ -53,7 +53,7 @@ def _forked() -> None:
         _native.forsake_all()
 
 
-os.register_at_fork(before=_native.before_fork, after_in_child=_forked)
+os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork, after_in_child=_forked)
 # At import, as the standard library does: what a program registers after it runs before pools are waited for.
 try:
     threading._register_atexit(_run)  # type: ignore[attr-defined]

@@ -117,15 +117,15 @@ pub(crate) fn lend(py: Python<'_>, parcels: Vec<Parcel>, access: Access) -> PyRe
     for parcel in parcels {
         let readonly = parcel.readonly();
         let (mapping, returns) = parcel.open(access)?;
-        let gone: Gone = Box::new(move |blob, reusable| returns.give(blob, reusable));
-        buffers.append(Blob::new(mapping, readonly, gone))?;
+        let free: Free = Box::new(move |blob| returns.give(blob));
+        buffers.append(Blob::new(mapping, readonly, free))?;
     }
     Ok(buffers)
 }
 
-/// Told when a blob is gone from Python, and whether its range may be freed now ([`Mapping::close`]). It runs on
-/// whatever thread drops the last reference, so it must neither wait nor call Python.
-pub(crate) type Gone = Box<dyn FnOnce(BlobRef, bool) + Send + Sync>;
+/// Told when the range of a blob that is gone from Python may be used again ([`Mapping::close`]), on whatever thread
+/// dropped the last reference to it or to a later one: it must neither wait nor call Python.
+pub(crate) type Free = Box<dyn FnOnce(BlobRef) + Send + Sync>;
 
 /// A blob as a buffer of bytes, aligned to a page.
 ///
@@ -134,16 +134,16 @@ pub(crate) type Gone = Box<dyn FnOnce(BlobRef, bool) + Send + Sync>;
 pub(crate) struct Blob {
     /// Both are `Some` until dropped, and nothing changes before: no lock is needed.
     mapping: Option<Mapping>,
-    gone: Option<Gone>,
+    free: Option<Free>,
     readonly: bool,
 }
 
 impl Blob {
     /// Lends `mapping` to Python. If not `readonly` it must be this blob's alone: Python code writes to it.
-    pub(crate) fn new(mapping: Mapping, readonly: bool, gone: Gone) -> Self {
+    pub(crate) fn new(mapping: Mapping, readonly: bool, free: Free) -> Self {
         Self {
             mapping: Some(mapping),
-            gone: Some(gone),
+            free: Some(free),
             readonly,
         }
     }
@@ -181,9 +181,8 @@ impl Blob {
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        if let (Some(mapping), Some(gone)) = (self.mapping.take(), self.gone.take()) {
-            let blob = mapping.blob();
-            gone(blob, mapping.close());
+        if let (Some(mapping), Some(free)) = (self.mapping.take(), self.free.take()) {
+            mapping.close(free);
         }
     }
 }

@@ -60,7 +60,9 @@ mod _native {
     #[pymodule_export]
     use super::threads::{Seat, ThreadPool};
     #[pymodule_export]
-    use super::worker::{Invitation, Template, accept, before_fork, control_pair, empty_stdin, forsake_all, serve};
+    use super::worker::{
+        Invitation, Template, accept, after_fork, before_fork, control_pair, empty_stdin, forsake_all, serve,
+    };
 
     use pyo3::prelude::*;
 

@@ -168,6 +168,12 @@ pub(crate) fn before_fork() {
     bytes::before_fork();
 }
 
+/// After that, in the parent.
+#[pyfunction]
+pub(crate) fn after_fork() {
+    bytes::after_fork();
+}
+
 /// A connected pair of control sockets, as descriptors.
 #[pyfunction]
 pub(crate) fn control_pair() -> PyResult<(i32, i32)> {

@@ -13,7 +13,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fanmap_shm::arena::{Arena, GRAIN, Grant, Range};
@@ -34,8 +33,6 @@ pub struct Memory {
 pub struct Lease {
     memory: Arc<Memory>,
     offset: u64,
-    /// A fork of the user's program may see it, so it is never used again.
-    spoiled: AtomicBool,
 }
 
 /// A blob that goes with a message.
@@ -87,8 +84,8 @@ const MUCH: u64 = 16 << 20;
 
 #[derive(Debug, Default)]
 struct Returned {
-    /// By offset, and whether the range may be used again.
-    waiting: Vec<(u64, bool)>,
+    /// By offset.
+    waiting: Vec<u64>,
     /// The bytes of these.
     bytes: u64,
     /// The other side is gone: what comes back is the system's.
@@ -134,20 +131,15 @@ impl Memory {
         let lease = Arc::new(Lease {
             memory: Arc::clone(self),
             offset: grant.range.offset,
-            spoiled: AtomicBool::new(false),
         });
         let blob = write(&self.blobs, grant).ok()?;
         Some(Attached { blob, readonly, lease })
     }
 
-    fn free(&self, offset: u64, spoiled: bool) {
+    fn free(&self, offset: u64) {
         let excess = {
             let mut arena = lock(&self.arena);
-            if spoiled {
-                arena.hand_over(offset);
-            } else {
-                arena.free(offset);
-            }
+            arena.free(offset);
             arena.trim()
         };
         for range in excess {
@@ -165,7 +157,7 @@ impl AsFd for Memory {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.memory.free(self.offset, self.spoiled.load(Ordering::Relaxed));
+        self.memory.free(self.offset);
     }
 }
 
@@ -239,8 +231,8 @@ impl Parcel {
         self.readonly
     }
 
-    /// Maps the blob. Whoever closes the mapping says so to what is handed out with it; if it cannot be mapped, it is
-    /// returned.
+    /// Maps the blob. Whoever closes the mapping then gives the blob to what is handed out with it; if it cannot be mapped,
+    /// it is returned.
     ///
     /// # Errors
     /// The system's table of mappings is full.
@@ -249,7 +241,7 @@ impl Parcel {
         match Mapping::new(&returns.theirs, self.blob, access) {
             Ok(mapping) => Ok((mapping, returns)),
             Err(error) => {
-                returns.give(self.blob, true);
+                returns.give(self.blob);
                 Err(error)
             }
         }
@@ -259,17 +251,17 @@ impl Parcel {
 impl Drop for Parcel {
     fn drop(&mut self) {
         if let Some(returns) = self.returns.take() {
-            returns.give(self.blob, true);
+            returns.give(self.blob);
         }
     }
 }
 
 impl Returns {
-    /// The blob is needed no more; `reusable` as [`Mapping::close`] says. It neither waits nor calls anybody.
-    pub fn give(&self, blob: BlobRef, reusable: bool) {
+    /// The blob is needed no more, and its place may be used again. It neither waits nor calls anybody.
+    pub fn give(&self, blob: BlobRef) {
         let mut state = lock(&self.state);
         if !state.orphaned {
-            state.waiting.push((blob.offset(), reusable));
+            state.waiting.push(blob.offset());
             let before = state.bytes;
             state.bytes += blob.len();
             let much = before < MUCH && state.bytes >= MUCH;
@@ -280,16 +272,14 @@ impl Returns {
             return;
         }
         drop(state);
-        if reusable {
-            let range = Range {
-                offset: blob.offset(),
-                len: blob.len().next_multiple_of(GRAIN),
-            };
-            let _ = self.theirs.give_back(range);
-        }
+        let range = Range {
+            offset: blob.offset(),
+            len: blob.len().next_multiple_of(GRAIN),
+        };
+        let _ = self.theirs.give_back(range);
     }
 
-    fn take(&self) -> Vec<(u64, bool)> {
+    fn take(&self) -> Vec<u64> {
         let mut state = lock(&self.state);
         state.bytes = 0;
         std::mem::take(&mut state.waiting)
@@ -318,11 +308,8 @@ impl Ledger {
     }
 
     /// The other side returns a blob.
-    pub(crate) fn returned(&mut self, offset: u64, reusable: bool) -> Result<(), Corrupt> {
-        let (lease, times) = self.lent.get_mut(&offset).ok_or(Corrupt)?;
-        if !reusable {
-            lease.spoiled.store(true, Ordering::Relaxed);
-        }
+    pub(crate) fn returned(&mut self, offset: u64) -> Result<(), Corrupt> {
+        let (_, times) = self.lent.get_mut(&offset).ok_or(Corrupt)?;
         *times -= 1;
         if *times == 0 {
             self.lent.remove(&offset);
@@ -353,7 +340,7 @@ impl Ledger {
     }
 
     /// What is to be returned to the other side, by offset.
-    pub(crate) fn returns(&self) -> Vec<(u64, bool)> {
+    pub(crate) fn returns(&self) -> Vec<u64> {
         self.returns.take()
     }
 
@@ -409,13 +396,12 @@ mod tests {
         let parcel = message.blobs.into_iter().next().unwrap();
         let (mapping, returns) = parcel.open(Access::Shared).unwrap();
         assert_eq!(usage(&memory), (0, 131_072));
-        let blob = mapping.blob();
-        returns.give(blob, mapping.close());
-        for (offset, reusable) in receiver.returns() {
-            sender.returned(offset, reusable).unwrap();
+        mapping.close(move |blob| returns.give(blob));
+        for offset in receiver.returns() {
+            sender.returned(offset).unwrap();
         }
         assert_eq!(usage(&memory), (131_072, 0));
-        assert!(sender.returned(0, true).is_err(), "it was returned before");
+        assert!(sender.returned(0).is_err(), "it was returned before");
     }
 
     #[test]
@@ -429,7 +415,7 @@ mod tests {
         let (bytes, count, leases) = load.pack();
         sender.lend(&leases);
         drop(receiver.receive(bytes, count).unwrap());
-        assert_eq!(receiver.returns(), [(0, true), (0, true)]);
+        assert_eq!(receiver.returns(), [0, 0]);
         sender.close();
         assert_ne!(usage(&memory).1, 0, "the sender's own leases live");
         drop(leases);

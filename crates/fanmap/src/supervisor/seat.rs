@@ -206,8 +206,8 @@ impl Seat {
 
     /// Tells the worker, with what is sent next, which of its blobs are needed no more.
     fn return_blobs(&mut self) {
-        for (offset, reusable) in self.blobs.returns() {
-            self.calls.push(Kind::Return { offset, reusable }, no_body(), 0);
+        for offset in self.blobs.returns() {
+            self.calls.push(Kind::Return { offset }, no_body(), 0);
         }
     }
 
@@ -325,8 +325,8 @@ impl Seat {
                 self.settle()?;
                 None
             }
-            Kind::Return { offset, reusable } => {
-                self.blobs.returned(offset, reusable)?;
+            Kind::Return { offset } => {
+                self.blobs.returned(offset)?;
                 None
             }
             _ => return Err(Corrupt),

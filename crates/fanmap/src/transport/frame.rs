@@ -74,8 +74,6 @@ pub(crate) enum Kind {
     Return {
         /// Where it is in the memory of whoever sent it.
         offset: u64,
-        /// Whether its place may be used again.
-        reusable: bool,
     },
 }
 
@@ -124,7 +122,7 @@ impl Header {
             Kind::Values { id, count, nanos, last } => (8, u32::from(last), id, nanos, results(count)),
             Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
             Kind::Over { id } => (10, 0, id, 0, none),
-            Kind::Return { offset, reusable } => (11, u32::from(reusable), offset, 0, none),
+            Kind::Return { offset } => (11, 0, offset, 0, none),
         };
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&u32::to_ne_bytes(tag));
@@ -171,10 +169,7 @@ impl Header {
             },
             9 => Kind::Raised { id, nanos: extra, last },
             10 => Kind::Over { id },
-            11 => Kind::Return {
-                offset: id,
-                reusable: slot == 1,
-            },
+            11 => Kind::Return { offset: id },
             _ => return None,
         };
         let blobs = word(36);
@@ -244,10 +239,7 @@ mod tests {
                 last: slot % 2 == 0,
             },
             9 => Kind::Over { id },
-            _ => Kind::Return {
-                offset: id,
-                reusable: slot % 2 == 0,
-            },
+            _ => Kind::Return { offset: id },
         })
     }
 

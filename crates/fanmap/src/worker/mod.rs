@@ -140,7 +140,7 @@ impl Worker {
                         return Ok(Left::Condemned);
                     }
                 }
-                Kind::Return { offset, reusable } => self.blobs.returned(offset, reusable).map_err(nonsense)?,
+                Kind::Return { offset } => self.blobs.returned(offset).map_err(nonsense)?,
                 Kind::Exit => return Ok(Left::Dismissed),
                 _ => return Err(nonsense(Corrupt)),
             }
@@ -163,8 +163,8 @@ impl Worker {
 
     /// Sends a frame whole, waiting for room if need be, and wakes the parent if it sleeps.
     fn reply(&mut self, kind: Kind, load: Load, handler: &mut dyn Handler) -> Result<(), Error> {
-        for (offset, reusable) in self.blobs.returns() {
-            self.replies.push(Kind::Return { offset, reusable }, no_body(), 0);
+        for offset in self.blobs.returns() {
+            self.replies.push(Kind::Return { offset }, no_body(), 0);
         }
         let (body, blobs, leases) = load.pack();
         self.blobs.lend(&leases);
