@@ -155,3 +155,69 @@ def test_a_fork_keeps_the_results_that_its_parent_drops(pool: Any) -> None:
     os.close(write)
     assert os.waitpid(child, 0)[1] == 0
     assert (first == 0).all()
+
+
+def shared_bytes() -> int:
+    """Shared memory that exists because of this process and its workers: the files' own account."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        path = f"/proc/self/fd/{name}"
+        try:
+            if "fanmap-blobs" in os.readlink(path):
+                told = os.stat(path)
+                found[told.st_ino] = told.st_blocks * 512
+        except OSError:
+            continue
+    return sum(found.values())
+
+
+def ones(size: int) -> Any:
+    return np.ones(size)
+
+
+@pytest.mark.parametrize("bound", [None, 0])
+def test_memory_is_kept_within_its_bound_and_results_live_on(bound: int | None) -> None:
+    with fanmap.ProcessPoolExecutor(2, buffer_memory=bound) as pool:
+        results = list(pool.map(ones, [SIZE] * 20))
+        assert all(result.sum() == SIZE for result in results)
+        assert shared_bytes() >= 20 * 8 * SIZE
+        kept = results[3]
+        del results
+        # A few more, so that what was dropped is told to the workers.
+        for _ in range(3):
+            assert list(pool.map(np.sum, [np.ones(SIZE)] * 4)) == [SIZE] * 4
+        if bound == 0:
+            assert shared_bytes() <= 8 * 8 * SIZE, "what is idle goes back to the system at once"
+    assert kept.sum() == SIZE, "a result outlives its pool"
+
+
+def test_a_negative_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match="buffer_memory must not be negative"):
+        fanmap.ProcessPoolExecutor(buffer_memory=-1)
+    with pytest.raises(TypeError, match="buffer_memory must be an integer"):
+        fanmap.ProcessPoolExecutor(buffer_memory="1 GB")  # type: ignore[arg-type]
+
+
+def test_large_bytes_travel_both_ways_as_what_they_are(pool: Any) -> None:
+    for data in (b"\x01" * SIZE, bytearray(b"\x02" * SIZE), b"", b"small"):
+        for came in (pool.submit(itself, data).result(), next(iter(pool.map(itself, [data])))):
+            assert came == data and type(came) is type(data)
+    together = (b"\x03" * SIZE, bytearray(SIZE), 1)
+    came = pool.submit(itself, together).result()
+    assert came == together and [type(one) for one in came] == [bytes, bytearray, int]
+
+
+def test_a_worker_that_dies_with_arrays_costs_its_own_task_alone(pool: Any) -> None:
+    arrays = [np.full(SIZE, float(x)) for x in range(20)]
+    futures = [pool.submit(dies_on_seven, array) for array in arrays]
+    for x, future in enumerate(futures):
+        if x == 7:
+            assert isinstance(future.exception(), fanmap.WorkerCrashed)
+        else:
+            assert (future.result() == x).all()
+
+
+def dies_on_seven(array: Any) -> Any:
+    if array[0] == 7:
+        os._exit(1)
+    return array

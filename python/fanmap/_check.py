@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["executor_map", "function", "initializer", "workers"]
+__all__ = ["executor_map", "function", "initializer", "not_negative", "positive", "workers"]
 
 
 def workers(max_workers: Any) -> None:
@@ -39,6 +39,16 @@ def positive(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer or None")
     if value < 1:
         raise ValueError(f"{name} must be None or > 0" if name == "buffersize" else f"{name} must be >= 1.")
+
+
+def not_negative(name: str, value: Any) -> None:
+    """An int that may be 0, or None."""
+    if value is None:
+        return
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer or None")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, but is {value}")
 
 
 def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:

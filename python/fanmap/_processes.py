@@ -51,6 +51,11 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     started as they are needed. `initializer(*initargs)` is called in each new one; if it fails, the pool is broken.
     With `max_tasks_per_child` a worker is replaced by a fresh one after so many calls.
 
+    Buffers of 64 KiB and more (arrays, `bytes`) travel through shared memory, and what has come back is kept for the
+    next ones until the pool was idle for five seconds. `buffer_memory` bounds how many bytes are kept so, by default
+    1 GiB: half of it for what goes to workers, half for results. What exceeds it travels all the same, at the speed of
+    fresh memory. Memory that a result of yours lies in is yours and does not count.
+
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
     methods instead of the default, which sends functions and classes of `__main__` by value.
@@ -60,8 +65,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     ...     pool.submit(pow, 2, 10).result()
     1024
 
-    Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, or for the latter with the fork method;
-    TypeError if `initializer` cannot be called.
+    Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` is below 0, or for
+    `max_tasks_per_child` with the fork method; TypeError if `initializer` cannot be called.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: int | None = None,
+        buffer_memory: int | None = None,
     ) -> None:
         initargs = _check.initializer(initializer, initargs)
         start = _start.choose(mp_context, initializer, initargs)
@@ -85,8 +91,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                     "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
                     "supply a different mp_context."
                 )
+        _check.not_negative("buffer_memory", buffer_memory)
         self._context = mp_context
-        self._begin(max_workers, start, initializer, initargs, max_tasks_per_child)
+        self._begin(max_workers, start, initializer, initargs, max_tasks_per_child, buffer_memory=buffer_memory)
 
     @classmethod
     def _for_map(cls, workers: int | None, idle: float | None) -> ProcessPoolExecutor:
@@ -104,6 +111,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         initargs: tuple[Any, ...],
         max_tasks: int | None,
         *,
+        buffer_memory: int | None = None,
         idle: float | None = None,
         end_at_exit: bool = False,
     ) -> None:
@@ -121,7 +129,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         # Kept, with its buffers, for a next call with the same.
         self._last_large: _native.Function | None = None
         self._decode_result = _codec.decode_result
-        self._engine = _Engine(start, max_workers, max_tasks, idle, end_at_exit)
+        options = _start.Options(max_workers, max_tasks, idle, buffer_memory)
+        self._engine = _Engine(start, options, end_at_exit)
         self._workers = _lookalikes.Workers(self._engine)
         _lifecycle.at_exit(self._engine)
 
@@ -353,11 +362,9 @@ class _Started:
 class _Engine:
     """The engine's pool, and the thread that completes futures, which holds this while work is pending."""
 
-    def __init__(
-        self, start: _start.Start, workers: int, max_tasks: int | None, idle: float | None, end_at_exit: bool
-    ) -> None:
+    def __init__(self, start: _start.Start, options: _start.Options, end_at_exit: bool) -> None:
         self._start = start
-        self._options = (workers, max_tasks, idle)
+        self._options = options
         self._end_at_exit = end_at_exit
         self._lock = threading.Lock()
         self._started: _Started | None = None
@@ -376,7 +383,7 @@ class _Engine:
                 if self._released:
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 if self._started is None:
-                    pool = self._start.make_pool(*self._options)
+                    pool = self._start.make_pool(self._options)
                     self._started = _Started(pool, _codec.Encoder(self._start.policy))
                 started = self._started
         return started

@@ -18,7 +18,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _inherit, _native
 from ._codec import BY_VALUE, IMPORTED, Encoder, Forked
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 __all__ = ["Start", "choose"]
 
 
+class Options(NamedTuple):
+    """What was asked of a pool, whatever starts its workers."""
+
+    workers: int
+    max_tasks: int | None = None
+    # In seconds.
+    idle: float | None = None
+    # In bytes.
+    buffer_memory: int | None = None
+
+
 class Start:
     """One start method: the policy by which `__main__` travels, and the engine's pool that starts workers so."""
 
@@ -41,7 +52,7 @@ class Start:
     def __init__(self) -> None:
         self.policy: Policy = BY_VALUE
 
-    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+    def make_pool(self, options: Options) -> _native.ProcessPool:
         """The engine's pool. Called once, when the first task comes."""
         raise NotImplementedError
 
@@ -82,9 +93,9 @@ class Template(Start):
 
     method = "template"
 
-    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+    def make_pool(self, options: Options) -> _native.ProcessPool:
         command = _command(f"from fanmap._template import main; main({os.getpid()})")
-        return _native.ProcessPool(workers, "template", command=command, max_tasks=max_tasks, idle=idle)
+        return _pool(options, "template", command=command)
 
 
 class _Imports(Start):
@@ -117,9 +128,9 @@ class Spawn(_Imports):
 
     method = "spawn"
 
-    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+    def make_pool(self, options: Options) -> _native.ProcessPool:
         command = _command("from fanmap._worker import main; main()")
-        return _native.ProcessPool(workers, "direct", command=command, max_tasks=max_tasks, idle=idle)
+        return _pool(options, "direct", command=command)
 
 
 class Fork(Start):
@@ -133,7 +144,7 @@ class Fork(Start):
         self._initializer = initializer
         self._initargs = initargs
 
-    def make_pool(self, workers: int, max_tasks: int | None, idle: float | None) -> _native.ProcessPool:
+    def make_pool(self, options: Options) -> _native.ProcessPool:
         from . import _template
 
         self.policy = Forked()
@@ -154,7 +165,7 @@ class Fork(Start):
                 _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
             os.close(theirs)
             # One that had to end its workers for idleness could not have them back as they were.
-            return _native.ProcessPool(workers, "forked", pid=pid, fd=ours, max_tasks=max_tasks, at_once=True)
+            return _pool(options._replace(idle=None), "forked", pid=pid, fd=ours, at_once=True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -180,6 +191,17 @@ def choose(mp_context: BaseContext | None, initializer: Callable[..., object] | 
     if method == "fork":
         return Fork(initializer, initargs)
     return ForkServer() if method == "forkserver" else Spawn()
+
+
+def _pool(options: Options, start: str, **how: Any) -> _native.ProcessPool:
+    return _native.ProcessPool(
+        options.workers,
+        start,
+        max_tasks=options.max_tasks,
+        idle=options.idle,
+        blob_bytes=options.buffer_memory,
+        **how,
+    )
 
 
 def _command(code: str) -> list[str]:

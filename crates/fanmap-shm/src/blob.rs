@@ -145,6 +145,8 @@ impl BlobRef {
 pub struct Blobs {
     fd: Fd,
     size: u64,
+    /// Whose it is: a fork of that process has no say in what the memory holds.
+    process: u32,
     kept: Mutex<Kept>,
 }
 
@@ -182,6 +184,7 @@ impl Blobs {
         Self {
             fd: fd.into(),
             size,
+            process: std::process::id(),
             kept: Mutex::default(),
         }
     }
@@ -246,11 +249,15 @@ impl Blobs {
         Ok(blob)
     }
 
-    /// Gives the memory of a range back to the system. Its bytes are zero from now on; the arena has forgotten it.
+    /// Gives the memory of a range back to the system. Its bytes are zero from now on; the arena has forgotten it. In a fork
+    /// of the user's program it does nothing.
     ///
     /// # Errors
     /// It is not in this memory.
     pub fn give_back(&self, range: Range) -> io::Result<()> {
+        if self.process != std::process::id() {
+            return Ok(());
+        }
         let end = range.offset.checked_add(range.len).filter(|end| *end <= self.size);
         let end = end.ok_or(io::Error::from(Errno::INVAL))?;
         let stale = locked(&self.kept).take_all(range.offset, end);

@@ -97,6 +97,8 @@ struct Returned {
 pub(crate) struct Ledger {
     lent: HashMap<u64, (Arc<Lease>, u32)>,
     returns: Arc<Returns>,
+    /// Whether blobs came since the other side was last asked to keep none warm.
+    came: bool,
 }
 
 impl Memory {
@@ -134,6 +136,19 @@ impl Memory {
         });
         let blob = write(&self.blobs, grant).ok()?;
         Some(Attached { blob, readonly, lease })
+    }
+
+    /// Whether free ranges are kept warm.
+    pub(crate) fn is_warm(&self) -> bool {
+        lock(&self.arena).usage().idle > 0
+    }
+
+    /// Gives the memory of all free ranges back to the system.
+    pub(crate) fn cool(&self) {
+        let idle = lock(&self.arena).cool();
+        for range in idle {
+            let _ = self.blobs.give_back(range);
+        }
     }
 
     fn free(&self, offset: u64) {
@@ -296,7 +311,18 @@ impl Ledger {
                 state: Mutex::default(),
                 bell,
             }),
+            came: false,
         }
+    }
+
+    /// Whether the other side may keep warm ranges, since blobs came. Asked once: it is told to let them go.
+    pub(crate) fn take_came(&mut self) -> bool {
+        std::mem::take(&mut self.came)
+    }
+
+    /// As [`Ledger::take_came`], without asking.
+    pub(crate) fn has_come(&self) -> bool {
+        self.came
     }
 
     /// A message with these goes to the other side.
@@ -318,11 +344,12 @@ impl Ledger {
     }
 
     /// A message with `count` references behind its bytes.
-    pub(crate) fn receive(&self, mut bytes: Vec<u8>, count: u32) -> Result<Message, Corrupt> {
+    pub(crate) fn receive(&mut self, mut bytes: Vec<u8>, count: u32) -> Result<Message, Corrupt> {
         if count == 0 {
             let blobs = Vec::new();
             return Ok(Message { bytes, blobs });
         }
+        self.came = true;
         let table = (count as usize).checked_mul(REFERENCE).ok_or(Corrupt)?;
         let start = bytes.len().checked_sub(table).ok_or(Corrupt)?;
         let size = self.returns.theirs.size();
@@ -342,6 +369,13 @@ impl Ledger {
     /// What is to be returned to the other side, by offset.
     pub(crate) fn returns(&self) -> Vec<u64> {
         self.returns.take()
+    }
+
+    /// This side is about to end, and the other goes on with what it was lent: nothing of that becomes free.
+    pub(crate) fn leave(&mut self) {
+        for (_, (lease, _)) in self.lent.drain() {
+            std::mem::forget(lease);
+        }
     }
 
     /// The other side is gone: what was lent is free, and what it sent goes to the system as it comes back.
@@ -382,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_blob_is_free_when_sender_and_receiver_are_through_with_it() {
-        let (memory, mut sender, receiver) = ends();
+        let (memory, mut sender, mut receiver) = ends();
         let load = Load {
             bytes: b"see the blob".to_vec(),
             blobs: vec![attach(&memory, &[7; 100_000])],
@@ -401,12 +435,15 @@ mod tests {
             sender.returned(offset).unwrap();
         }
         assert_eq!(usage(&memory), (131_072, 0));
+        assert!(memory.is_warm() && receiver.has_come());
+        memory.cool();
+        assert_eq!(usage(&memory), (0, 0));
         assert!(sender.returned(0).is_err(), "it was returned before");
     }
 
     #[test]
     fn a_message_that_nobody_reads_returns_its_blobs() {
-        let (memory, mut sender, receiver) = ends();
+        let (memory, mut sender, mut receiver) = ends();
         let attached = attach(&memory, &[1; 70_000]);
         let load = Load {
             bytes: Vec::new(),
@@ -424,7 +461,7 @@ mod tests {
 
     #[test]
     fn references_that_lie_are_refused() {
-        let (_memory, _, receiver) = ends();
+        let (_memory, _, mut receiver) = ends();
         assert!(receiver.receive(vec![0; 5], 1).is_err(), "there is no room for one");
         assert!(receiver.receive(vec![0xff; 64], 1).is_err(), "it is not in the memory");
         assert!(receiver.receive(Vec::new(), u32::MAX).is_err());

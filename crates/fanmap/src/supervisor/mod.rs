@@ -34,7 +34,7 @@ mod state;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::blob::Blobs;
@@ -55,6 +55,10 @@ use crate::supervisor::seat::Seat;
 use crate::supervisor::state::{Phase, Setup, State};
 use crate::transport::control::Report;
 use crate::transport::frame::Part;
+
+/// For how long an idle pool keeps memory warm for large buffers. Shorter, and a program that maps every few seconds writes
+/// to fresh pages each time, which takes ten times as long; longer, and it holds memory that others could use.
+const WARM_TIME: Duration = Duration::from_secs(5);
 
 /// A pool of supervised worker processes, in bytes.
 ///
@@ -617,11 +621,24 @@ impl Supervisor {
             state.seats.iter_mut().for_each(Seat::dismiss);
         }
         let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
+        let cools = self.cool_deadline(&state).is_some_and(|at| at <= Instant::now());
+        if cools {
+            state.seats.iter_mut().for_each(Seat::cool);
+        }
         let owed = std::mem::take(&mut state.owed);
         drop(state);
+        if cools {
+            self.shared.memory.cool();
+        }
         let settled = owed.is_empty();
         owed.into_iter().for_each(state::Owed::deliver);
         Turn { starts, done, settled }
+    }
+
+    /// When memory that is kept warm for large buffers goes back to the system, if there is any.
+    fn cool_deadline(&self, state: &State) -> Option<Instant> {
+        let warm = self.shared.memory.is_warm() || state.seats.iter().any(Seat::may_be_warm);
+        state.idle_since.filter(|_| warm)?.checked_add(WARM_TIME)
     }
 
     fn idle_deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
@@ -734,6 +751,7 @@ impl Supervisor {
         } else {
             self.idle_deadline(state.idle_since)
         };
+        let deadline = [deadline, self.cool_deadline(&state)].into_iter().flatten().min();
         let processes = state
             .seats
             .iter()

@@ -211,6 +211,20 @@ impl Seat {
         }
     }
 
+    /// Whether the worker may keep memory warm for large results.
+    pub(super) fn may_be_warm(&self) -> bool {
+        self.blobs.has_come()
+    }
+
+    /// Tells the worker to keep none, if it may.
+    pub(super) fn cool(&mut self) {
+        if self.blobs.take_came() {
+            self.return_blobs();
+            self.calls.push(Kind::Cool, no_body(), 0);
+            self.flush();
+        }
+    }
+
     /// Tells the worker to finish what it has and end.
     pub(super) fn dismiss(&mut self) {
         if self.stage != Stage::Leaving {

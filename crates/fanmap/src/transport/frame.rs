@@ -70,6 +70,8 @@ pub(crate) enum Kind {
         /// The chunk.
         id: u64,
     },
+    /// To a worker: keep no memory warm for results.
+    Cool,
     /// Either way: a blob is returned.
     Return {
         /// Where it is in the memory of whoever sent it.
@@ -123,6 +125,7 @@ impl Header {
             Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
             Kind::Over { id } => (10, 0, id, 0, none),
             Kind::Return { offset } => (11, 0, offset, 0, none),
+            Kind::Cool => (12, 0, 0, 0, none),
         };
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&u32::to_ne_bytes(tag));
@@ -170,6 +173,7 @@ impl Header {
             9 => Kind::Raised { id, nanos: extra, last },
             10 => Kind::Over { id },
             11 => Kind::Return { offset: id },
+            12 => Kind::Cool,
             _ => return None,
         };
         let blobs = word(36);
@@ -210,7 +214,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        (any::<u32>(), any::<u64>(), any::<u64>(), 0..11u8).prop_map(|(slot, id, extra, which)| match which {
+        (any::<u32>(), any::<u64>(), any::<u64>(), 0..12u8).prop_map(|(slot, id, extra, which)| match which {
             0 => Kind::Setup,
             1 => Kind::Define { id },
             2 => Kind::Forget { id },
@@ -239,7 +243,8 @@ mod tests {
                 last: slot % 2 == 0,
             },
             9 => Kind::Over { id },
-            _ => Kind::Return { offset: id },
+            10 => Kind::Return { offset: id },
+            _ => Kind::Cool,
         })
     }
 

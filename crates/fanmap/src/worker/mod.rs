@@ -141,6 +141,7 @@ impl Worker {
                     }
                 }
                 Kind::Return { offset } => self.blobs.returned(offset).map_err(nonsense)?,
+                Kind::Cool => self.memory.cool(),
                 Kind::Exit => return Ok(Left::Dismissed),
                 _ => return Err(nonsense(Corrupt)),
             }
@@ -195,6 +196,12 @@ impl Worker {
         }
         self.link.worker_asleep().disarm();
         Ok(())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.blobs.leave();
     }
 }
 
