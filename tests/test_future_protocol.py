@@ -34,6 +34,8 @@ STEPS: dict[str, Callable[[Any, list[Any]], Any]] = {
     "give": lambda future, heard: future.set_result([1]),
     "give none": lambda future, heard: future.set_result(None),
     "fail": lambda future, heard: future.set_exception(KeyError("k")),
+    "fail with nothing": lambda future, heard: future.set_exception(None),
+    "fail with a class": lambda future, heard: future.set_exception(LookupError),
     "cancel": lambda future, heard: future.cancel(),
     "done": lambda future, heard: (future.done(), future.running(), future.cancelled()),
     "result": lambda future, heard: future.result(0),

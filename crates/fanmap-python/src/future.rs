@@ -491,7 +491,7 @@ impl FutureBase {
                 return None;
             }
             before();
-            let own = |object: &Bound<'_, PyAny>| Some(object.clone().unbind());
+            let own = |object: &Bound<'_, PyAny>| (!object.is_none()).then(|| object.clone().unbind());
             Some(cell.finish(Kept::Decoded {
                 result: outcome.ok().and_then(own),
                 exception: outcome.err().and_then(own),
