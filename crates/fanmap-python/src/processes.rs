@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use fanmap::Pending;
 use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start};
 
-use crate::future::{self, FutureBase};
+use crate::future::FutureBase;
 use crate::{buffer, convert, wait, worker};
 
 /// A pool of supervised worker processes.
@@ -219,7 +219,6 @@ impl ProcessPool {
     /// memory for the buffers that were left out of its bytes.
     fn submit(
         &self,
-        py: Python<'_>,
         function: &Function,
         argument: &Bound<'_, PyBytes>,
         buffers: Option<&Bound<'_, PyList>>,
@@ -234,13 +233,7 @@ impl ProcessPool {
             return Ok(false);
         };
         completions.queue.lock().expected += 1;
-        let submit = || self.pool.submit(&function.function, argument, sink, 0);
-        let submitted = if future::has_asked() {
-            py.detach(submit)
-        } else {
-            submit()
-        };
-        match submitted {
+        match self.pool.submit(&function.function, argument, sink, 0) {
             Ok(ticket) => {
                 future.get().core().set_ticket(ticket);
                 Ok(true)
