@@ -37,7 +37,8 @@ def measure(workload: Workload, peer: str, settings: Settings, limit: float) -> 
     """One measurement: `values`, `not_offered` or `failed`."""
     with tempfile.TemporaryDirectory(prefix="fanmap-bench-") as scratch:
         result, log = Path(scratch, "result.json"), Path(scratch, "log")
-        command = [sys.executable, "-m", "comparison.runner", workload.name, peer, str(result)]
+        program = "comparison.computing" if workload.computing else "comparison.runner"
+        command = [sys.executable, "-m", program, workload.name, peer, str(result)]
         # Users' interpreters keep compiled modules.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         # To files, not through pipes: a worker that is left behind would keep a pipe open.

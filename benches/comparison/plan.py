@@ -64,6 +64,8 @@ class Workload:
     limit: float = 120.0
     # Whether the peer's import belongs to what is timed.
     cold: bool = False
+    # Whether the program's main module imports numpy at its top.
+    computing: bool = False
     # The workers that this work is about; None: as many as the user asks for.
     workers: int | None = None
 
