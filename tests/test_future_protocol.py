@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import fanmap
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_executors import LIMIT, Gate, each_process, every, hold, make, square
 
@@ -76,6 +76,7 @@ def run(kind: type, script: list[str]) -> list[Any]:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=10))
+@example(["fail", "start by hand", "give", "copy"])
 def test_every_script_does_the_same_to_both_futures(script: list[str]) -> None:
     assert run(fanmap.Future, script) == run(concurrent.futures.Future, script)
 

@@ -490,12 +490,15 @@ impl FutureBase {
             if cell.state.is_final() {
                 return None;
             }
+            // The other one is as it was, which matters only if somebody has set it by hand.
+            let (Kept::Decoded { result, exception }, object) = (&mut cell.outcome, outcome.unwrap_or_else(|it| it))
+            else {
+                return None;
+            };
             before();
-            let own = |object: &Bound<'_, PyAny>| (!object.is_none()).then(|| object.clone().unbind());
-            Some(cell.finish(Kept::Decoded {
-                result: outcome.ok().and_then(own),
-                exception: outcome.err().and_then(own),
-            }))
+            let place = if outcome.is_ok() { result } else { exception };
+            let left = mem::replace(place, (!object.is_none()).then(|| object.clone().unbind()));
+            Some((left, cell.enter(State::Finished)))
         });
         given.map(|(_, awaited)| awaited)
     }
