@@ -228,3 +228,28 @@ def test_an_argument_that_repeats_travels_once() -> None:
     pickled: list[int] = []
     assert sum(fanmap.map(operator.add, range(100), itertools.repeat(Counted()), executor="processes")) == 4950
     assert len(pickled) <= 2
+
+
+def reuses(x: int) -> list[int]:
+    SCRATCH[:] = [x]
+    return SCRATCH
+
+
+SCRATCH: list[int] = []
+
+
+def test_a_value_that_the_next_task_changes_is_sent_as_it_was(pool: fanmap.ProcessPoolExecutor) -> None:
+    learn(pool, reuses)
+    assert list(pool.map(reuses, range(2000))) == [[x] for x in range(2000)]
+
+
+def test_a_thread_map_is_not_put_behind_a_call_that_waits_for_it() -> None:
+    def slow(x: int) -> int:
+        end = time.perf_counter() + 0.002
+        while time.perf_counter() < end:
+            pass
+        return x
+
+    with fanmap.ThreadPoolExecutor(1) as pool:
+        results = pool.map(slow, range(10))
+        assert pool.submit(lambda: list(results)).result(60) == list(range(10))

@@ -497,14 +497,12 @@ class _ProcessLane:
             buffers: list[PickleBuffer] = []
             try:
                 data = self._encode(item, what, buffers)
-                if buffers and self._push(data, 1, buffers):
-                    continue
-                if buffers:
-                    data = self._encode(item, what)  # there is no memory for them
             except Exception as error:
                 self._run.push_error(detach(error))
-            else:
-                self._push(data, 1)
+                continue
+            if not self._push(data, 1, buffers):
+                # There is no memory for the buffers, so they go with the rest.
+                self._push(self._encode(item, what), 1)
 
     def _push(self, data: bytes, count: int, buffers: list[PickleBuffer] | None = None) -> bool:
         assert self._executor is not None, "an item was sent after the last"

@@ -95,7 +95,9 @@ class Template(Start):
 
     def make_pool(self, options: Options) -> _native.ProcessPool:
         command = _command(f"from fanmap._template import main; main({os.getpid()})")
-        return _pool(options, "template", command=command)
+        pool = _pool(options, "template", command=command)
+        pool.warm_up()
+        return pool
 
 
 class _Imports(Start):

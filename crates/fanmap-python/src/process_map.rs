@@ -155,10 +155,11 @@ impl ProcessRun {
 
     /// Cancels what has not started; with `kill`, workers that run one of the map's tasks are ended.
     fn close(&self, py: Python<'_>, kill: bool) {
+        // First: whoever waits is told of the end, and not of a cancelled task.
+        self.shared.results.close();
         let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
         let pool = self.pool.get().pool();
         py.detach(|| pool.cancel(&sink, kill));
-        self.shared.results.close();
     }
 }
 

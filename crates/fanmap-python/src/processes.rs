@@ -210,6 +210,11 @@ impl ProcessPool {
             .map_err(|error| convert::error(&error))
     }
 
+    /// Starts what workers are forked from, if the pool has such a process: before the first task is encoded.
+    fn warm_up(&self) -> PyResult<()> {
+        self.pool.warm_up().map_err(|error| convert::error(&error))
+    }
+
     /// Whether the next task may cause a worker to be started.
     fn may_start_worker(&self) -> bool {
         self.pool.may_start_worker()
@@ -330,8 +335,20 @@ impl Completions {
         };
         let list = PyList::empty(py);
         for (future, end) in came {
-            let (kind, payload) = convert::end(py, end)?;
-            list.append((future, kind as u8, payload))?;
+            match convert::end(py, end) {
+                Ok((kind, payload)) => list.append((future, kind as u8, payload))?,
+                // No memory to map its buffers: that is the task's error, and the others still come.
+                Err(error) => {
+                    let future = future.bind(py);
+                    let given = FutureBase::set_running_or_notify_cancel(future).and_then(|runs| match runs {
+                        true => FutureBase::set_exception(future, error.value(py).as_any()),
+                        false => Ok(()),
+                    });
+                    if let Err(error) = given {
+                        error.write_unraisable(py, Some(future));
+                    }
+                }
+            }
         }
         Ok(Some(list))
     }

@@ -61,6 +61,8 @@ struct Run {
     context: Py<PyAny>,
     /// An item is a tuple of arguments.
     star: bool,
+    /// How many jobs the pool had ever queued when items were last sent.
+    stamp: AtomicU64,
     running: AtomicUsize,
     /// Moves on when no helper is running any more.
     quiet: fanmap::Event,
@@ -93,6 +95,7 @@ impl ThreadRun {
                 function,
                 context,
                 star,
+                stamp: AtomicU64::new(0),
                 running: AtomicUsize::new(0),
                 quiet: fanmap::Event::new(),
                 mean: AtomicU64::new(0),
@@ -117,6 +120,7 @@ impl ThreadRun {
         self.sent.fetch_add(items.len(), Ordering::Relaxed);
         let run = &self.run;
         let pool = run.pool.get();
+        run.stamp.store(pool.pool().jobs_queued(), Ordering::Relaxed);
         if pool.pool().on_worker() {
             // A worker that waited for its own pool could wait for ever.
             if run.work.push(items, 1) > 0 {
@@ -243,6 +247,11 @@ impl Run {
         }
     }
 
+    /// Whether a job waits that came before the map's last items. One that came after them may wait for their results.
+    fn is_overtaking(&self) -> bool {
+        self.pool.get().pool().waits_before(self.stamp.load(Ordering::Relaxed))
+    }
+
     /// What has not started never will: for the pool was closed so, or broke.
     fn abandon(&self) {
         match self.pool.get().pool().broken() {
@@ -320,7 +329,7 @@ impl Run {
                     pool.breathe(py);
                     mark = Instant::now();
                     breathed = mark;
-                    if may_yield && pool.others_wait() && Helper::new(self).offer().is_ok() {
+                    if may_yield && self.is_overtaking() && Helper::new(self).offer().is_ok() {
                         // It stays counted: it will be back.
                         return hand.pause(put);
                     }

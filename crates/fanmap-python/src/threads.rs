@@ -134,11 +134,6 @@ impl ThreadPool {
         maps.push(Arc::downgrade(work));
     }
 
-    /// Whether somebody else's job than a helper's waits for a worker.
-    pub(crate) fn others_wait(&self) -> bool {
-        self.pool.queued() > self.helpers.load(Ordering::Relaxed)
-    }
-
     /// On a worker that has run for a while: lets other threads have the interpreter's lock if they want it.
     ///
     /// Detaching for a moment would not do: who waits for the lock is woken, finds it taken again, and starts its wait anew

@@ -201,13 +201,8 @@ struct PyHandler<'py> {
     breathe: Bound<'py, PyAny>,
     /// The functions that were called, decoded.
     functions: HashMap<u64, (How, Bound<'py, PyAny>)>,
-}
-
-/// Values of tasks that have ended, to be encoded together if they may.
-struct Kept<'py> {
-    values: Vec<Bound<'py, PyAny>>,
-    /// None that may not.
-    atoms: bool,
+    /// Those whose buffers could not be mapped, and why: an error of each of their tasks.
+    unusable: HashMap<u64, PyErr>,
 }
 
 impl<'py> PyHandler<'py> {
@@ -218,6 +213,7 @@ impl<'py> PyHandler<'py> {
             dumps: py.import("pickle")?.getattr("dumps")?,
             breathe: py.eval(c"lambda: None", None, None)?,
             functions: HashMap::new(),
+            unusable: HashMap::new(),
         })
     }
 
@@ -238,6 +234,9 @@ impl<'py> PyHandler<'py> {
     fn function(&mut self, id: u64) -> PyResult<(How, Bound<'py, PyAny>)> {
         if let Some((how, function)) = self.functions.get(&id) {
             return Ok((*how, function.clone()));
+        }
+        if let Some(error) = self.unusable.get(&id) {
+            return Err(error.clone_ref(self.py));
         }
         let found = self.handler.call_method1("function", (id,))?;
         let (how, function): (Bound<'_, PyBytes>, Bound<'_, PyAny>) = found.extract()?;
@@ -309,11 +308,10 @@ impl<'py> PyHandler<'py> {
         }
     }
 
-    /// Gives the values that were kept: in one pickle if they are all atoms.
-    fn give_kept(&mut self, kept: &mut Kept<'py>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
-        let values = std::mem::take(&mut kept.values);
-        let atoms = std::mem::replace(&mut kept.atoms, true);
-        if atoms && values.len() > 1 {
+    /// Gives the values that were kept, all atoms, in one pickle.
+    fn give_kept(&mut self, kept: &mut Vec<Bound<'py, PyAny>>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        let values = std::mem::take(kept);
+        if values.len() > 1 {
             let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
             let list = PyList::new(self.py, values);
             let body = list.and_then(|list| self.dumps.call1((list, PROTOCOL)));
@@ -322,7 +320,6 @@ impl<'py> PyHandler<'py> {
         }
         for value in values {
             let result = self.result(&value, chunk.memory());
-            drop(value);
             self.give(result, chunk)?;
         }
         Ok(())
@@ -365,21 +362,25 @@ impl<'py> PyHandler<'py> {
         mut next: u32,
         chunk: &mut Chunk<'_>,
     ) -> Result<(), Error> {
-        let mut kept = Kept {
-            values: Vec::new(),
-            atoms: true,
-        };
+        // Values of tasks that have ended: immutable atoms, to be encoded together.
+        let mut kept = Vec::new();
         loop {
             let argument = arguments.get_item(next as usize);
             let value = argument.and_then(|argument| self.call(how, &function, &argument));
             let due = chunk.ended();
             match value {
-                Ok(value) => {
-                    kept.atoms = kept.atoms && is_atom(&value);
-                    kept.values.push(value);
+                Ok(value) if is_atom(&value) => {
+                    kept.push(value);
                     if due {
                         self.give_kept(&mut kept, chunk)?;
                     }
+                }
+                Ok(value) => {
+                    // Encoded before the next task runs, which may change it.
+                    let result = self.result(&value, chunk.memory());
+                    drop(value);
+                    self.give_kept(&mut kept, chunk)?;
+                    self.give(result, chunk)?;
                 }
                 Err(error) => {
                     self.give_kept(&mut kept, chunk)?;
@@ -424,16 +425,21 @@ impl Handler for PyHandler<'_> {
 
     fn define(&mut self, function: u64, body: Message) {
         // Others have the same blobs, and one that changes what it was given changes it for itself.
-        let buffers = buffer::lend(self.py, body.blobs, Access::Private);
-        let defined = buffers.and_then(|buffers| {
-            let body = self.bytes(&body.bytes);
-            self.handler.call_method1("define", (function, body, buffers))
-        });
+        let buffers = match buffer::lend(self.py, body.blobs, Access::Private) {
+            Ok(buffers) => buffers,
+            Err(error) => {
+                self.unusable.insert(function, error);
+                return;
+            }
+        };
+        let body = self.bytes(&body.bytes);
+        let defined = self.handler.call_method1("define", (function, body, buffers));
         self.must(defined.map(drop));
     }
 
     fn forget(&mut self, function: u64) {
         self.functions.remove(&function);
+        self.unusable.remove(&function);
         self.must(self.handler.call_method1("forget", (function,)).map(drop));
     }
 

@@ -189,6 +189,12 @@ impl Blobs {
         }
     }
 
+    /// Whether this process made or opened it. In a fork of that one its windows are not there, and nobody keeps its ranges.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+
     /// How many bytes an arena of this memory has.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -255,7 +261,7 @@ impl Blobs {
     /// # Errors
     /// It is not in this memory.
     pub fn give_back(&self, range: Range) -> io::Result<()> {
-        if self.process != std::process::id() {
+        if !self.is_ours() {
             return Ok(());
         }
         let end = range.offset.checked_add(range.len).filter(|end| *end <= self.size);

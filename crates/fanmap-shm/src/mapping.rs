@@ -109,6 +109,8 @@ pub fn before_fork() {
             }
         }
     }
+    // Those that have ended, or a program that forks often would keep a descriptor for each.
+    state.living.retain(|(_, witness)| !witness.is_alone());
     let (witness, inherited) = Witness::call();
     let number = state.forks;
     state.forks += 1;
@@ -152,6 +154,11 @@ impl Mapping {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a blob does not lie in its memory",
+            ));
+        }
+        if !blobs.is_ours() {
+            return Err(io::Error::other(
+                "a buffer of a result is with the process that this one is a fork of",
             ));
         }
         let (offset, len) = (blob.offset(), to_usize(blob.len().next_multiple_of(GRAIN))?);

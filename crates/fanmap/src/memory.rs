@@ -128,6 +128,9 @@ impl Memory {
         readonly: bool,
         write: impl FnOnce(&Blobs, Grant) -> io::Result<BlobRef>,
     ) -> Option<Attached> {
+        if !self.blobs.is_ours() {
+            return None; // in a fork of the user's program, whose use of the pool is refused
+        }
         let grant = lock(&self.arena).allocate(len as u64)?;
         // From here on the range is freed whatever happens.
         let lease = Arc::new(Lease {
@@ -152,6 +155,9 @@ impl Memory {
     }
 
     fn free(&self, offset: u64) {
+        if !self.blobs.is_ours() {
+            return;
+        }
         let excess = {
             let mut arena = lock(&self.arena);
             arena.free(offset);
@@ -274,6 +280,9 @@ impl Drop for Parcel {
 impl Returns {
     /// The blob is needed no more, and its place may be used again. It neither waits nor calls anybody.
     pub fn give(&self, blob: BlobRef) {
+        if !self.theirs.is_ours() {
+            return;
+        }
         let mut state = lock(&self.state);
         if !state.orphaned {
             state.waiting.push(blob.offset());
@@ -367,8 +376,11 @@ impl Ledger {
     }
 
     /// What is to be returned to the other side, by offset.
-    pub(crate) fn returns(&self) -> Vec<u64> {
-        self.returns.take()
+    pub(crate) fn returns(&mut self) -> Vec<u64> {
+        let offsets = self.returns.take();
+        // The other side keeps them warm.
+        self.came |= !offsets.is_empty();
+        offsets
     }
 
     /// This side is about to end, and the other goes on with what it was lent: nothing of that becomes free.

@@ -97,6 +97,8 @@ struct State<J> {
     waking: bool,
     /// How many places were ever reserved: the next one's index.
     reserved: usize,
+    /// How many jobs were ever queued.
+    queued: u64,
 }
 
 /// Jobs in the order they came, and the count of those who take them.
@@ -124,6 +126,7 @@ impl<J> Queue<J> {
                 asleep: 0,
                 waking: false,
                 reserved: 0,
+                queued: 0,
             }),
             work: Condvar::new(),
             ended: Event::new(),
@@ -164,6 +167,7 @@ impl<J> Queue<J> {
             );
         }
         state.jobs.push_back(job);
+        state.queued += 1;
         self.unlock_and_wake(state);
         Offer::Taken
     }
@@ -318,6 +322,17 @@ impl<J> Queue<J> {
             Phase::Broken(why) => Some(why.clone()),
             Phase::Open | Phase::Closed => None,
         }
+    }
+
+    /// How many jobs were ever queued: the number of the next one.
+    pub(crate) fn queued(&self) -> u64 {
+        self.lock().queued
+    }
+
+    /// Whether a job waits whose number is below this.
+    pub(crate) fn waits_before(&self, number: u64) -> bool {
+        let state = self.lock();
+        !state.jobs.is_empty() && state.queued - (state.jobs.len() as u64) < number
     }
 
     /// How many jobs wait.

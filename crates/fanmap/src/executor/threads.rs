@@ -215,6 +215,19 @@ impl ThreadPool {
         self.core.queue.len()
     }
 
+    /// How many jobs were ever queued: for [`waits_before`](ThreadPool::waits_before).
+    #[must_use]
+    pub fn jobs_queued(&self) -> u64 {
+        self.core.queue.queued()
+    }
+
+    /// Whether a job waits that was queued when [`jobs_queued`](ThreadPool::jobs_queued) was less than `number`. For a job
+    /// that does many things and lets those go first that came before them.
+    #[must_use]
+    pub fn waits_before(&self, number: u64) -> bool {
+        self.core.queue.waits_before(number)
+    }
+
     /// Whether it takes no more tasks.
     #[must_use]
     pub fn is_closed(&self) -> bool {

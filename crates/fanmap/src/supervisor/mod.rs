@@ -124,6 +124,18 @@ impl Pool {
         Ok(Arc::new(Function::new(id, body.into(), &self.shared.forgotten)))
     }
 
+    /// Starts the template, for a pool that has one: it gets ready while the first task is encoded.
+    ///
+    /// # Errors
+    /// The pool belongs to another process, or the thread that starts workers cannot be started.
+    pub fn warm_up(&self) -> Result<(), Error> {
+        let mut state = self.shared.lock()?;
+        match &state.start {
+            Some(Start::Template(_)) => Shared::supervise(&self.shared, &mut state),
+            _ => Ok(()),
+        }
+    }
+
     /// Where to write buffers that go with functions and arguments and are too large for the rings.
     #[must_use]
     pub fn memory(&self) -> &Arc<Memory> {
@@ -583,6 +595,10 @@ impl Supervisor {
 
     fn run(mut self) {
         signals::block_all();
+        if matches!(self.start, Start::Template(_)) {
+            // If that fails, it is tried again for the first worker, and told.
+            self.launcher = self.start.open().ok();
+        }
         loop {
             let turn = self.turn();
             for _ in 0..turn.starts {

@@ -218,8 +218,9 @@ impl Seat {
 
     /// Tells the worker to keep none, if it may.
     pub(super) fn cool(&mut self) {
-        if self.blobs.take_came() {
+        if self.blobs.has_come() {
             self.return_blobs();
+            let _ = self.blobs.take_came();
             self.calls.push(Kind::Cool, no_body(), 0);
             self.flush();
         }
@@ -289,7 +290,8 @@ impl Seat {
     /// Before sleeping: raises the flag that makes the worker ring; false if it has said something meanwhile.
     pub(super) fn arm(&self) -> bool {
         self.link.parent_asleep().arm();
-        matches!(self.replies.has_input(), Ok(false))
+        // Of one that is being killed only the end is awaited; its last words are read then.
+        self.doomed || matches!(self.replies.has_input(), Ok(false))
     }
 
     /// Reads what the worker has said. A worker that talks nonsense is ended.
