@@ -15,6 +15,7 @@ from typing import Any
 
 import fanmap
 import pytest
+from conftest import children
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,3 +254,14 @@ def test_a_thread_map_is_not_put_behind_a_call_that_waits_for_it() -> None:
     with fanmap.ThreadPoolExecutor(1) as pool:
         results = pool.map(slow, range(10))
         assert pool.submit(lambda: list(results)).result(60) == list(range(10))
+
+
+def workers_alive(_: int) -> int:
+    time.sleep(0.03)  # long enough for more workers to start, if more than may be were wanted
+    return len(children(os.getppid()))
+
+
+def test_workers_that_retire_are_never_more_than_may_be() -> None:
+    with fanmap.ProcessPoolExecutor(2, max_tasks_per_child=1) as pool:
+        # One more may be on its way out, and one more has been forked for it.
+        assert max(pool.map(workers_alive, range(20))) <= 4

@@ -184,9 +184,10 @@ impl State {
         job.cut(id, tasks)
     }
 
-    /// How many workers are there and not about to leave.
+    /// How many workers are there that have anything to do or may get it. One that finishes its last tasks is among them: its
+    /// successor starts when it has, or there would be more at work than there may be.
     pub(super) fn staying(&self) -> usize {
-        self.seats.iter().filter(|seat| seat.stage != Stage::Leaving).count()
+        self.seats.iter().filter(|seat| !seat.is_spent()).count()
     }
 
     /// How many workers to start now.
