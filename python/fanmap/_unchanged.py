@@ -19,7 +19,7 @@ __all__ = ["Look"]
 
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _UNBOUND = object()
-_PARTS = ("__code__", "__defaults__", "__name__", "__qualname__", "__module__", "__doc__")
+_PARTS = ("__code__", "__name__", "__qualname__", "__module__", "__doc__")
 _parts: Callable[[FunctionType], tuple[Any, ...]] = operator.attrgetter(*_PARTS)
 
 
@@ -48,7 +48,7 @@ class Look:
         for one in waiting:
             if one.__globals__ is not namespace or not _holds_atoms(one):
                 return None
-            functions.append((one, _parts(one), dict(one.__annotations__)))
+            functions.append((one, _parts(one), one.__defaults__, dict(one.__annotations__)))
             for name in names(one.__code__):
                 if name in values:
                     continue
@@ -69,9 +69,11 @@ class Look:
 
     def still_holds(self) -> bool:
         """Whether all of it is as it was."""
-        for function, parts, notes in self._functions:
+        for function, parts, defaults, notes in self._functions:
             if (
                 _parts(function) != parts
+                # Not by equality, for which 1 is True and 0.0 is -0.0.
+                or function.__defaults__ is not defaults
                 or function.__kwdefaults__
                 or function.__dict__
                 or function.__annotations__ != notes

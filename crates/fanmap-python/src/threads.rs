@@ -163,7 +163,9 @@ impl Seat {
                 Some(job) => {
                     call::wake_owed();
                     if breathed.elapsed() >= BREATH {
-                        breathe.call0()?;
+                        if let Err(error) = breathe.call0() {
+                            error.write_unraisable(py, None); // there is a job in hand
+                        }
                         breathed = Instant::now();
                     }
                     Some(job)

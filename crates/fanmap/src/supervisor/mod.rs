@@ -40,6 +40,7 @@ use fanmap_shm::bell::Bell;
 use fanmap_shm::blob::Blobs;
 use fanmap_shm::event::{Event, Wake};
 use fanmap_shm::link::Link;
+use fanmap_shm::mapping;
 use fanmap_shm::poll::{self, Ready};
 use fanmap_shm::process::Process;
 use fanmap_shm::signals;
@@ -639,6 +640,8 @@ impl Supervisor {
         let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
         let cools = self.cool_deadline(&state).is_some_and(|at| at <= Instant::now());
         if cools {
+            // First, so that what waited for forks to end is returned as well.
+            mapping::settle();
             state.seats.iter_mut().for_each(Seat::cool);
         }
         let owed = std::mem::take(&mut state.owed);

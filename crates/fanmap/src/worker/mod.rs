@@ -169,6 +169,7 @@ impl Worker {
         }
         let (body, blobs, leases) = load.pack();
         self.blobs.lend(&leases);
+        leases.iter().for_each(|lease| lease.hand_over());
         self.replies.push(kind, body.into(), blobs);
         loop {
             let progress = self.replies.flush().map_err(nonsense)?;
