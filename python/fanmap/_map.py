@@ -16,38 +16,24 @@ side of a lane has locks of its own.
 
 from __future__ import annotations
 
-import contextvars
 import operator
-import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import CancelledError, Executor
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from . import _check, _native, _outcome
 from ._fixed import fix
-from ._remote import detach
+from ._lane import HereLane, lane_over_any
 
 if TYPE_CHECKING:
-    from pickle import PickleBuffer
     from types import TracebackType
 
-    from ._codec import Encoder
-    from ._processes import ProcessPoolExecutor
-    from ._threads import ThreadPoolExecutor
+    from ._lane import Came, Lane
 
-__all__ = [
-    "MapResult",
-    "executor_map",
-    "lane_over_any",
-    "lane_over_processes",
-    "lane_over_threads",
-    "map",
-    "own_decimal",
-]
+__all__ = ["MapResult", "executor_map", "map"]
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -55,41 +41,6 @@ B = TypeVar("B")
 
 # Inputs whose next item is always at hand.
 _PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
-
-
-# An outcome that came: its kind, its payload, and of how many items it is.
-Came = tuple[int, Any, int]
-
-
-class Lane(Protocol):
-    """Where items go and outcomes come from, in the items' order."""
-
-    def room(self) -> int:
-        """How many items may be sent, together, before an outcome is taken."""
-
-    def send(self, items: list[Any], index: int) -> None:
-        """Send items, the first of which has this index: each a single argument, or a tuple of them."""
-
-    def poll(self, stash: _native.Stash, /) -> Came | None:
-        """The next outcome, if it is there. It may keep values that come after it in `stash`."""
-
-    def wait(self, timeout: float | None) -> Came | None:
-        """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
-
-    def sent_all(self) -> None:
-        """No item will be sent any more: what only sending needs may go."""
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        """The exception for an outcome that is no value."""
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        """The value of an outcome that is one; all those that came with it, unless they are kept already."""
-
-    def outstanding(self) -> int:
-        """How many outcomes have not been taken."""
-
-    def close(self, *, interrupted: bool) -> None:
-        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be."""
 
 
 class MapResult(_native.Stash, Iterator[T], Generic[T]):
@@ -361,7 +312,7 @@ def map(
             names = " or ".join(repr(name) for name in _default.NAMES)
             raise ValueError(f"unknown executor {executor!r}: use {names}, or a concurrent.futures.Executor")
         if _default.in_worker():
-            return MapResult(_HereLane(fn, star), iterables)
+            return MapResult(HereLane(fn, star), iterables)
         pool: Executor
         pool, end = _default.pool(executor, workers)
     elif isinstance(executor, Executor):
@@ -396,246 +347,7 @@ def executor_map(
 def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
     # An executor of ours brings its own lane. Asking it, rather than its type, imports neither of them.
     make: Callable[..., Lane] | None = getattr(pool, "_fanmap_lane", None)
-    return _ForeignLane(pool, fn, star, window) if make is None else make(fn, star, window)
-
-
-def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
-    context = contextvars.copy_context()
-    if "decimal" in sys.modules:
-        fn = _with_own_decimal(fn)
-    run = _native.ThreadRun(executor._pool, fn, context, star, window)
-    return _ThreadLane(run, executor)
-
-
-def lane_over_any(executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    """A lane of submits to any executor. `window` is how many may be under way; 0 or None is a number of our own."""
-    return _ForeignLane(executor, fn, star, window)
-
-
-def own_decimal() -> None:
-    """Give the current context a decimal context of its own: a copied context refers to the same, changeable, one."""
-    import decimal
-
-    decimal.setcontext(decimal.getcontext().copy())
-
-
-def _with_own_decimal(fn: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any) -> Any:
-        own_decimal()
-        return fn(*args)
-
-    return call
-
-
-def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    """A lane to an executor's processes."""
-    function = executor._function(fn, b"*" if star else b"1")
-    # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
-    run = _native.ProcessRun(executor._native_pool(), function, window, executor._engine)
-    return _ProcessLane(run, executor, executor._encoder)
-
-
-class _ThreadLane:
-    def __init__(self, run: _native.ThreadRun, executor: ThreadPoolExecutor) -> None:
-        self._run = run
-        # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
-        self._executor: ThreadPoolExecutor | None = executor
-        self._broken_pool = executor._spawner.broken_pool
-        self.room = run.room
-        self.poll = run.try_pop
-        self.wait = run.pop
-        self.outstanding = run.outstanding
-
-    def send(self, items: list[Any], index: int) -> None:
-        assert self._executor is not None, "an item was sent after the last"
-        self._executor._check_open()
-        try:
-            self._run.push(items)
-        except RuntimeError:
-            # Closed or broken since the look above: it says so in the standard library's words.
-            self._executor._check_open()
-            raise
-
-    def sent_all(self) -> None:
-        self._executor = None
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        return [payload]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        if kind == _outcome.BROKEN:
-            return self._broken_pool(payload[0])
-        error: BaseException = payload
-        return error
-
-    def close(self, *, interrupted: bool) -> None:
-        self._run.close()
-        if interrupted:
-            self._run.wait_quiet()
-
-
-class _ProcessLane:
-    def __init__(self, run: _native.ProcessRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
-        self._run = run
-        # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
-        self._executor: ProcessPoolExecutor | None = executor
-        self._encode = encoder.encode
-        self._encode_atoms = encoder.encode_atoms
-        self._decode = executor._decode_result
-        self.room = run.room
-        self.poll = run.try_pop
-        self.wait = run.pop
-        self.outstanding = run.outstanding
-
-    def send(self, items: list[Any], index: int) -> None:
-        if len(items) > 1 and _native.are_atoms(items):
-            self._push(self._encode_atoms(items), len(items))
-            return
-        for at, item in enumerate(items, index):
-            what = f"item {at}"
-            buffers: list[PickleBuffer] = []
-            try:
-                data = self._encode(item, what, buffers)
-            except Exception as error:
-                self._run.push_error(detach(error))
-                continue
-            if not self._push(data, 1, buffers):
-                # There is no memory for the buffers, so they go with the rest.
-                self._push(self._encode(item, what), 1)
-
-    def _push(self, data: bytes, count: int, buffers: list[PickleBuffer] | None = None) -> bool:
-        assert self._executor is not None, "an item was sent after the last"
-        self._executor._prepare()
-        try:
-            return self._run.push(data, count, buffers)
-        except RuntimeError:
-            # Closed or broken while the input was read: it says so in the standard library's words.
-            self._executor._check_open()
-            raise
-
-    def sent_all(self) -> None:
-        self._executor = None
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        try:
-            value = self._decode(payload)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            from ._errors import undecodable
-
-            raise undecodable(f"the result of item {index}", error) from error
-        return value if count > 1 else [value]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        if isinstance(payload, BaseException):
-            return payload  # the item could not be sent
-        from ._errors import failure
-
-        return failure(kind, payload, index)
-
-    def close(self, *, interrupted: bool) -> None:
-        self._run.close(interrupted)
-
-
-class _HereLane:
-    """No lane at all: each item is worked on as it is sent."""
-
-    def __init__(self, fn: Callable[..., Any], star: bool) -> None:
-        self._fn = fn
-        self._star = star
-        self._done: deque[Came] = deque()
-
-    def room(self) -> int:
-        return 0 if self._done else 1
-
-    def send(self, items: list[Any], index: int) -> None:
-        for item in items:
-            try:
-                result = self._fn(*item) if self._star else self._fn(item)
-            except Exception as error:
-                self._done.append((_outcome.RAISED, error, 1))
-            else:
-                self._done.append((_outcome.VALUE, result, 1))
-
-    def sent_all(self) -> None:
-        pass
-
-    def poll(self, stash: _native.Stash, /) -> Came | None:
-        return self._done.popleft() if self._done else None
-
-    def wait(self, timeout: float | None) -> Came | None:
-        return self._done.popleft() if self._done else None
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        return [payload]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        error: BaseException = payload
-        return error
-
-    def outstanding(self) -> int:
-        return len(self._done)
-
-    def close(self, *, interrupted: bool) -> None:
-        self._done.clear()
-
-
-# How far to read ahead for an executor that we know nothing of. Fewer, and a large pool of it runs dry; more only holds
-# more futures.
-_FOREIGN_WINDOW = 256
-
-
-class _ForeignLane:
-    """A sliding window of submits to any executor."""
-
-    def __init__(self, executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> None:
-        self._executor = executor
-        self._fn = fn
-        self._star = star
-        self._window = window or _FOREIGN_WINDOW
-        self._futures: deque[Future[Any]] = deque()
-
-    def room(self) -> int:
-        return 1 if len(self._futures) < self._window else 0
-
-    def send(self, items: list[Any], index: int) -> None:
-        submit = self._executor.submit
-        for item in items:
-            self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
-
-    def sent_all(self) -> None:
-        pass
-
-    def poll(self, stash: _native.Stash, /) -> Came | None:
-        return self.wait(None) if self._futures and self._futures[0].done() else None
-
-    def wait(self, timeout: float | None) -> Came | None:
-        if not self._futures:
-            return None
-        try:
-            error = self._futures[0].exception(timeout)
-        except CancelledError:
-            self._futures.popleft()
-            return _outcome.CANCELLED, None, 1
-        future = self._futures.popleft()
-        return (_outcome.VALUE, future.result(), 1) if error is None else (_outcome.RAISED, error, 1)
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        return [payload]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        error: BaseException = payload
-        return error
-
-    def outstanding(self) -> int:
-        return len(self._futures)
-
-    def close(self, *, interrupted: bool) -> None:
-        # From the back: or each one cancelled would make room for the next to start.
-        while self._futures:
-            self._futures.pop().cancel()
+    return lane_over_any(pool, fn, star, window) if make is None else make(fn, star, window)
 
 
 def _length_hint(iterables: tuple[Iterable[Any], ...]) -> int:

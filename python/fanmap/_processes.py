@@ -26,7 +26,8 @@ from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._fixed import fix
 from ._future import Future
-from ._map import Lane, executor_map, lane_over_any, lane_over_processes
+from ._lane import Lane, lane_over_any, lane_over_processes
+from ._map import executor_map
 from ._remote import decode_refusal, detach
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from . import _check, _lifecycle, _lookalikes, _native
 from ._future import Future
-from ._map import Lane, executor_map, lane_over_any, lane_over_threads
+from ._lane import Lane, lane_over_any, lane_over_threads
+from ._map import executor_map
 
 __all__ = ["ThreadPoolExecutor"]
 

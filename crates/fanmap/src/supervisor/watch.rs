@@ -1,0 +1,320 @@
+//! The supervisor's thread: it starts workers, hears them, settles what becomes of tasks when one ends, and sleeps.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fanmap_shm::bell::Bell;
+use fanmap_shm::blob::Blobs;
+use fanmap_shm::link::Link;
+use fanmap_shm::mapping;
+use fanmap_shm::poll::{self, Ready};
+use fanmap_shm::process::Process;
+use fanmap_shm::signals;
+
+use crate::error::{Error, ErrorKind};
+use crate::memory::Ledger;
+use crate::supervisor::job::Broken;
+use crate::supervisor::launcher::{self, Launcher, Start};
+
+use crate::supervisor::seat::Seat;
+use crate::supervisor::shared::Shared;
+use crate::supervisor::state::{self, Phase, State};
+use crate::transport::control::Report;
+
+/// For how long an idle pool keeps memory warm for large buffers. Shorter, and a program that maps every few seconds writes
+/// to fresh pages each time, which takes ten times as long; longer, and it holds memory that others could use.
+const WARM_TIME: Duration = Duration::from_secs(5);
+
+/// Has the workers started that there should be.
+pub(super) fn start_workers(shared: &Arc<Shared>, state: &mut State) -> Result<(), Error> {
+    if state.starts() > 0 {
+        supervise(shared, state)?;
+        shared.bell.ring();
+    }
+    Ok(())
+}
+
+/// Starts the supervisor unless it runs.
+pub(super) fn supervise(shared: &Arc<Shared>, state: &mut State) -> Result<(), Error> {
+    if state.supervised {
+        return Ok(());
+    }
+    let start = state
+        .start
+        .take()
+        .ok_or_else(|| Error::new(ErrorKind::Broken, "the pool has no way to start workers"))?;
+    // One that ended for idleness has nothing left to do but return.
+    state.thread = None;
+    let handed = Arc::new(Mutex::new(Some(start)));
+    let (taken, own) = (Arc::clone(&handed), Arc::clone(shared));
+    let spawned = thread::Builder::new()
+        .name("fanmap-supervisor".to_owned())
+        .spawn(move || {
+            let start = taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(start) = start {
+                Supervisor::new(own, start).run();
+            }
+        });
+    match spawned {
+        Ok(thread) => {
+            state.thread = Some(thread);
+            state.supervised = true;
+            Ok(())
+        }
+        Err(cause) => {
+            state.start = handed.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Err(Error::os("start the thread that supervises the workers", cause))
+        }
+    }
+}
+
+/// The workers whose ends are waited for, and until when.
+type Watched = (Vec<(u64, Arc<Process>)>, Option<Instant>);
+
+/// What one look at everything found.
+#[must_use]
+struct Turn {
+    /// How many workers to start.
+    starts: usize,
+    /// Whether nothing is left to supervise.
+    done: bool,
+    /// Whether no end was handed over: a sink may have submitted or cancelled something, so look again before leaving.
+    settled: bool,
+}
+
+/// The supervisor's thread.
+struct Supervisor {
+    shared: Arc<Shared>,
+    start: Start,
+    launcher: Option<Launcher>,
+}
+
+impl Supervisor {
+    fn new(shared: Arc<Shared>, start: Start) -> Self {
+        Self {
+            shared,
+            start,
+            launcher: None,
+        }
+    }
+
+    fn run(mut self) {
+        signals::block_all();
+        if matches!(self.start, Start::Template(_)) {
+            // If that fails, it is tried again for the first worker, and told.
+            self.launcher = self.start.open().ok();
+        }
+        loop {
+            let turn = self.turn();
+            for _ in 0..turn.starts {
+                self.start_worker();
+            }
+            self.shared.turned.notify();
+            if turn.done && turn.settled && self.leave() {
+                return;
+            }
+            // Nothing would wake one who has nothing left to wait for: it looks again until it may leave.
+            if turn.starts == 0 && !turn.done {
+                self.sleep();
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look at everything.
+    fn turn(&mut self) -> Turn {
+        let forgotten = self.shared.forgotten.take();
+        let mut state = self.lock();
+        state.listen();
+        state.bury();
+        if !forgotten.is_empty() {
+            state.seats.iter_mut().for_each(|seat| seat.forget(&forgotten));
+        }
+        state.dispatch();
+        let starts = state.starts();
+        let idle = state.idle_since;
+        let expired = self.idle_deadline(idle).is_some_and(|at| at <= Instant::now());
+        let finishing = !matches!(state.phase, Phase::Open) || expired;
+        if finishing && idle.is_some() && starts == 0 {
+            state.seats.iter_mut().for_each(Seat::dismiss);
+        }
+        let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
+        let cools = self.cool_deadline(&state).is_some_and(|at| at <= Instant::now());
+        if cools {
+            // First, so that what waited for forks to end is returned as well.
+            mapping::settle();
+            state.seats.iter_mut().for_each(Seat::cool);
+        }
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        if cools {
+            self.shared.memory.cool();
+        }
+        let settled = owed.is_empty();
+        owed.into_iter().for_each(state::Owed::deliver);
+        Turn { starts, done, settled }
+    }
+
+    /// When memory that is kept warm for large buffers goes back to the system, if there is any.
+    fn cool_deadline(&self, state: &State) -> Option<Instant> {
+        let warm = self.shared.memory.is_warm() || state.seats.iter().any(Seat::may_be_warm);
+        state.idle_since.filter(|_| warm)?.checked_add(WARM_TIME)
+    }
+
+    fn idle_deadline(&self, idle_since: Option<Instant>) -> Option<Instant> {
+        idle_since?.checked_add(self.shared.config.idle?)
+    }
+
+    fn start_worker(&mut self) {
+        if let Err(error) = self.try_start_worker() {
+            let mut state = self.lock();
+            state.launched();
+            state.start_failed(&error.to_string());
+        }
+    }
+
+    fn try_start_worker(&mut self) -> Result<(), Error> {
+        if self.launcher.is_none() {
+            self.launcher = Some(self.start.open()?);
+        }
+        let launcher = self.launcher.as_ref().expect("it was just opened");
+        let (setup, key) = {
+            let mut state = self.lock();
+            (state.setup.clone(), state.next_id())
+        };
+        let os = |cause| Error::os("make the shared memory of a worker", cause);
+        let link = Arc::new(Link::create().map_err(os)?);
+        let bell = Bell::new().map_err(os)?;
+        let results = Arc::new(Blobs::create().map_err(os)?);
+        let bells = (&bell, &*self.shared.bell);
+        let config = &self.shared.config;
+        let bytes = config.blob_bytes / 2 / config.workers as u64;
+        let memories = (self.shared.memory.as_fd(), results.as_fd(), bytes);
+        let launched = launcher.launch(&self.start, key, &link, bells, memories, &setup.fds)?;
+        let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
+        let seat = Seat::new(key, link, bell, launched, setup.body, blobs, config.max_tasks)?;
+        let mut state = self.lock();
+        state.seats.push(seat);
+        state.launched();
+        Ok(())
+    }
+
+    /// Nothing is left to supervise: ends the launcher, then itself, unless something came up meanwhile.
+    fn leave(&mut self) -> bool {
+        drop(self.launcher.take());
+        let shared = Arc::clone(&self.shared);
+        let lock = || shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock();
+        if !state.queue.is_empty() {
+            return false;
+        }
+        let start = std::mem::replace(&mut self.start, Start::Forked(None));
+        if matches!(state.phase, Phase::Open) {
+            state.start = Some(start);
+        } else {
+            // It never starts anything again. A template that was never used ends here; and among what new workers were
+            // told are copies of the program's own descriptors, whose ends somebody may be waiting for.
+            let setup = std::mem::take(&mut state.setup);
+            drop(state);
+            drop((start, setup));
+            state = lock();
+        }
+        state.supervised = false;
+        drop(state);
+        shared.ended.notify();
+        shared.turned.notify();
+        true
+    }
+
+    /// Sleeps until something happens, and notes which workers have ended.
+    fn sleep(&mut self) {
+        let Some((processes, deadline)) = self.arm() else {
+            return;
+        };
+        let reports = self.launcher.as_ref().and_then(Launcher::reports_fd);
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.shared.bell.as_fd()];
+        fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
+        fds.extend(reports);
+        let ready = match poll::wait(&fds, deadline) {
+            Ok(Ready::Some(ready)) => ready,
+            Ok(Ready::TimedOut | Ready::Interrupted) => return,
+            Err(cause) => {
+                let reason = Error::os("wait for the worker processes", cause).to_string();
+                self.lock().break_down(Broken { reason, refusal: None });
+                return;
+            }
+        };
+        if ready.contains(&0) {
+            self.shared.bell.hush();
+        }
+        for (key, process) in ready.iter().filter_map(|at| processes.get(at.wrapping_sub(1))) {
+            let exit = self.launcher.as_ref().and_then(|launcher| launcher.exit_of(process));
+            let mut state = self.lock();
+            if let Some(seat) = state.seats.iter_mut().find(|seat| seat.key == *key) {
+                seat.gone = true;
+                seat.exit = seat.exit.or(exit);
+            }
+        }
+        if reports.is_some() && ready.contains(&(processes.len() + 1)) {
+            self.read_reports();
+        }
+    }
+
+    /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
+    fn arm(&self) -> Option<Watched> {
+        let state = self.lock();
+        if !state.seats.iter().all(Seat::arm) {
+            return None;
+        }
+        let deadline = if state.seats.is_empty() {
+            None
+        } else {
+            self.idle_deadline(state.idle_since)
+        };
+        let deadline = [deadline, self.cool_deadline(&state)].into_iter().flatten().min();
+        let processes = state
+            .seats
+            .iter()
+            .filter(|seat| !seat.gone)
+            .filter_map(|seat| Some((seat.key, Arc::clone(seat.process.as_ref()?))))
+            .collect();
+        Some((processes, deadline))
+    }
+
+    fn read_reports(&mut self) {
+        while let Some(launcher) = &self.launcher {
+            match launcher.report() {
+                Ok(None) => return,
+                Ok(Some(report)) => self.note(report),
+                Err(launcher::TemplateGone) => {
+                    drop(self.launcher.take());
+                    self.lock().template_gone();
+                }
+            }
+        }
+    }
+
+    fn note(&self, report: Report) {
+        let mut state = self.lock();
+        let key = match &report {
+            Report::Started { key, .. } | Report::Failed { key, .. } | Report::Ended { key, .. } => *key,
+        };
+        let Some(at) = state.seats.iter().position(|seat| seat.key == key) else {
+            return;
+        };
+        match report {
+            Report::Started { process, .. } => state.seats[at].started(process),
+            Report::Ended { exit, .. } => state.seats[at].exit = Some(exit),
+            Report::Failed { errno, .. } => {
+                state.seats.remove(at);
+                let why = std::io::Error::from_raw_os_error(errno);
+                state.start_failed(&format!("forking it failed: {why}"));
+            }
+        }
+    }
+}
