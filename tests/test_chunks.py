@@ -6,6 +6,7 @@ import itertools
 import operator
 import os
 import signal
+import struct
 import threading
 import time
 from collections import Counter
@@ -48,6 +49,22 @@ def learn(pool: fanmap.ProcessPoolExecutor, work: Callable[[int], Any]) -> None:
 def test_whatever_the_items_are_they_come_back_in_order(items: list[Any], live: bool) -> None:
     source: Any = iter(items) if live else items
     assert list(fanmap.map(same, source, executor="processes")) == items
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    numbers=st.one_of(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=300),
+        st.lists(st.floats(), min_size=2, max_size=300),
+        st.lists(st.one_of(st.integers(-(2**70), 2**70), st.booleans(), st.floats()), min_size=2, max_size=300),
+    )
+)
+def test_runs_of_numbers_come_back_bit_for_bit_and_of_their_own_types(numbers: list[Any]) -> None:
+    def bits(number: Any) -> Any:
+        return struct.pack("d", number) if type(number) is float else (type(number), number)
+
+    results = list(fanmap.map(same, numbers, executor="processes"))
+    assert list(map(bits, results)) == list(map(bits, numbers))
 
 
 def test_objects_are_equal_and_identities_do_not_show_chunk_borders(pool: fanmap.ProcessPoolExecutor) -> None:

@@ -151,9 +151,13 @@ class _ProcessLane:
         self.outstanding = run.outstanding
 
     def send(self, items: list[Any], index: int) -> None:
-        if len(items) > 1 and _native.are_atoms(items):
-            self._push(self._encode_atoms(items), len(items))
-            return
+        if len(items) > 1:
+            run = _native.pack_numbers(items)
+            if run is None and _native.are_atoms(items):
+                run = self._encode_atoms(items)
+            if run is not None:
+                self._push(run, len(items))
+                return
         for at, item in enumerate(items, index):
             what = f"item {at}"
             buffers: list[PickleBuffer] = []
@@ -181,6 +185,8 @@ class _ProcessLane:
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
         try:
+            if count > 1 and (numbers := _native.unpack_numbers(payload)) is not None:
+                return numbers
             value = self._decode(payload)
         except KeyboardInterrupt:
             raise

@@ -34,6 +34,7 @@ mod call;
 mod context;
 mod convert;
 mod future;
+mod numbers;
 mod process_map;
 mod processes;
 mod stash;
@@ -49,6 +50,8 @@ use pyo3::prelude::*;
 mod _native {
     #[pymodule_export]
     use super::future::FutureBase;
+    #[pymodule_export]
+    use super::numbers::{pack_numbers, unpack_numbers};
     #[pymodule_export]
     use super::process_map::ProcessRun;
     #[pymodule_export]

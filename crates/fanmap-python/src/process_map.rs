@@ -218,6 +218,10 @@ impl Sink for PutEnds {
         self.answered(first, count);
         self.shared.results.put(first, u64::from(count), Put::End(end, size));
     }
+
+    fn is_patient(&self) -> bool {
+        true
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyIndexError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -14,6 +14,7 @@ use fanmap::bytes::{self, Access, Chunk, Handler, Left, Load, Memory, Message, R
 
 use crate::buffer;
 use crate::convert;
+use crate::numbers::{self, Packed};
 use crate::stash::is_atom;
 
 /// An invitation to join a pool as a worker.
@@ -192,6 +193,24 @@ enum How {
     Named,
 }
 
+/// The arguments of a run of tasks.
+enum Arguments<'py> {
+    Numbers(Packed),
+    Pickled(Bound<'py, PyList>),
+}
+
+impl<'py> Arguments<'py> {
+    fn get(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Numbers(numbers) => {
+                let number = numbers.get(py, index);
+                number.ok_or_else(|| PyIndexError::new_err("the run of numbers is shorter than it should be"))
+            }
+            Self::Pickled(list) => list.get_item(index),
+        }
+    }
+}
+
 /// A Python object as a handler, on the thread that is attached for its whole life.
 struct PyHandler<'py> {
     py: Python<'py>,
@@ -255,6 +274,13 @@ impl<'py> PyHandler<'py> {
             .call_method1(intern!(self.py, "argument"), (self.bytes(&body.bytes), buffers))
     }
 
+    fn arguments(&self, body: Message) -> PyResult<Arguments<'py>> {
+        match Packed::read(&body.bytes) {
+            Some(numbers) => Ok(Arguments::Numbers(numbers)),
+            None => Ok(Arguments::Pickled(self.argument(body)?.cast_into::<PyList>()?)),
+        }
+    }
+
     fn call(
         &self,
         how: How,
@@ -313,6 +339,9 @@ impl<'py> PyHandler<'py> {
         let values = std::mem::take(kept);
         if values.len() > 1 {
             let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+            if let Some(packed) = numbers::pack(values.iter().cloned()) {
+                return chunk.values(self, count, packed);
+            }
             let list = PyList::new(self.py, values);
             let body = list.and_then(|list| self.dumps.call1((list, PROTOCOL)));
             let body = self.must(body.and_then(|body| Ok(body.cast_into::<PyBytes>()?)));
@@ -358,14 +387,14 @@ impl<'py> PyHandler<'py> {
     fn run_many(
         &mut self,
         (how, function): (How, Bound<'py, PyAny>),
-        arguments: &Bound<'py, PyList>,
+        arguments: &Arguments<'py>,
         mut next: u32,
         chunk: &mut Chunk<'_>,
     ) -> Result<(), Error> {
         // Values of tasks that have ended: immutable atoms, to be encoded together.
         let mut kept = Vec::new();
         loop {
-            let argument = arguments.get_item(next as usize);
+            let argument = arguments.get(self.py, next as usize);
             let value = argument.and_then(|argument| self.call(how, &function, &argument));
             let due = chunk.ended();
             match value {
@@ -456,8 +485,7 @@ impl Handler for PyHandler<'_> {
         if chunk.total() == 1 {
             return self.run_one(function, body, chunk);
         }
-        let arguments = self.argument(body).and_then(|list| Ok(list.cast_into::<PyList>()?));
-        match arguments {
+        match self.arguments(body) {
             Ok(arguments) => self.run_many(function, &arguments, first, chunk),
             Err(error) => self.fail_all(error, chunk),
         }

@@ -60,6 +60,10 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
             self.results.put(key, 1, finished);
         }
     }
+
+    fn is_patient(&self) -> bool {
+        true
+    }
 }
 
 /// What a map has sent. Dropping it with the map cancels what has not started.

@@ -37,6 +37,11 @@ pub trait Sink: Send + Sync {
     /// The tasks with the keys from `first` on, `count` of them, have ended. Values are encoded together, as the worker's
     /// handler does it; any other end is the same for all of them.
     fn finished(&self, first: u64, count: u32, end: End);
+
+    /// Whether an end may come a moment late, if more come with it: so with a map's, of which there are many.
+    fn is_patient(&self) -> bool {
+        false
+    }
 }
 
 /// Whether two sinks are the same one.

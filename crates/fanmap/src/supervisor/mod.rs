@@ -17,6 +17,11 @@
 //! threads ring after a change that needs it. A worker that ends has its last words read first; then each of its tasks is
 //! settled by its state word: started ones are lost, others go back to the head of the queue.
 //!
+//! # Results that gather
+//! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
+//! the supervisor dozes: it lets them gather for a moment (`policy::nap`) and is rung before that only by other threads, or
+//! by a worker that has run out. Each doze follows results that came, so a pool that has nothing to do sleeps.
+//!
 //! | module | what it is |
 //! |---|---|
 //! | [`policy`] | the decisions (pure) |

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::worker::KEPT;
+
 /// How much work to send ahead to one worker. Less, and a worker of tiny tasks runs dry while the parent's thread waits
 /// for its turn on a busy core; more only makes taking back dearer when another worker falls idle.
-const AHEAD: Duration = Duration::from_millis(2);
+const AHEAD: Duration = Duration::from_millis(8);
 
 /// The most tasks with one worker, however little they take.
 const MOST_AHEAD: usize = 1 << 16;
@@ -58,6 +60,18 @@ pub(super) fn mean(before: Option<Duration>, total: Duration, count: u32) -> Dur
     }
 }
 
+/// How long to let results gather at most. Each look at them takes a core from a worker for some 30 us: shorter, and that
+/// shows; longer, and people see results late.
+const NAP: Duration = Duration::from_millis(3);
+
+/// For how long to let results gather while `busy` workers, each with `load` tasks or more that take so long, go on: not so
+/// long that one might run dry. `None` where it would not bring more than one.
+pub(super) fn nap(mean: Duration, load: usize, busy: usize) -> Option<Duration> {
+    let (load, busy) = (u32::try_from(load).ok()?, u32::try_from(busy).ok()?);
+    let nap = NAP.min(mean.saturating_mul(load) / 2);
+    (mean.max(KEPT) * 2 <= nap.saturating_mul(busy)).then_some(nap)
+}
+
 /// Whether the pool must give up after so many workers in a row ended before they were ready.
 pub(super) fn gives_up(failed_starts: u32) -> bool {
     failed_starts >= FAILED_STARTS
@@ -72,10 +86,23 @@ mod tests {
     fn slow_tasks_are_sent_one_ahead_and_tiny_ones_many() {
         assert_eq!(credit(None, false), 2);
         assert_eq!(credit(Some(Duration::from_secs(1)), false), 2);
-        assert_eq!(credit(Some(Duration::from_micros(100)), false), 20);
+        assert_eq!(credit(Some(Duration::from_micros(100)), false), 80);
         assert_eq!(credit(Some(Duration::ZERO), false), MOST_AHEAD);
         assert_eq!(credit(None, true), 1);
         assert_eq!(credit(Some(Duration::from_secs(1)), true), 1);
+    }
+
+    #[test]
+    fn results_gather_only_where_several_come_and_no_worker_runs_dry() {
+        let ms = Duration::from_millis;
+        assert_eq!(nap(ms(1), 8, 2), Some(NAP));
+        assert_eq!(nap(ms(20), 2, 2), None);
+        assert_eq!(nap(ms(1), 1, 1), None);
+        assert_eq!(
+            nap(Duration::from_nanos(100), 10_000, 2),
+            Some(Duration::from_micros(500))
+        );
+        assert_eq!(nap(Duration::from_nanos(100), 100, 2), None);
     }
 
     proptest! {

@@ -195,7 +195,7 @@ impl Pool {
         state.cancel_of(sink, kill);
         let owed = std::mem::take(&mut state.owed);
         drop(state);
-        owed.into_iter().for_each(state::Owed::deliver);
+        state::deliver(owed);
         // What was cancelled may have been the last that a closing pool waited for.
         self.shared.bell.ring();
     }
@@ -221,7 +221,7 @@ impl Pool {
         };
         drop(state);
         drop(unused);
-        owed.into_iter().for_each(state::Owed::deliver);
+        state::deliver(owed);
         self.shared.bell.ring();
     }
 
@@ -240,7 +240,7 @@ impl Pool {
             .for_each(if kill { Seat::kill } else { Seat::terminate });
         let owed = std::mem::take(&mut state.owed);
         drop(state);
-        owed.into_iter().for_each(state::Owed::deliver);
+        state::deliver(owed);
         self.shared.bell.ring();
     }
 
@@ -432,7 +432,7 @@ impl Ticket {
         let owed = std::mem::take(&mut state.owed);
         drop(state);
         let last = owed.is_empty();
-        owed.into_iter().for_each(state::Owed::deliver);
+        state::deliver(owed);
         if !last {
             // A cancelled task may have been the last one that a closing pool waited for.
             self.shared.bell.ring();

@@ -288,8 +288,12 @@ impl Seat {
     }
 
     /// Before sleeping: raises the flag that makes the worker ring; false if it has said something meanwhile.
-    pub(super) fn arm(&self) -> bool {
-        self.link.parent_asleep().arm();
+    pub(super) fn arm(&self, nap: bool) -> bool {
+        if nap {
+            self.link.parent_asleep().doze();
+        } else {
+            self.link.parent_asleep().arm();
+        }
         // Of one that is being killed only the end is awaited; its last words are read then.
         self.doomed || matches!(self.replies.has_input(), Ok(false))
     }

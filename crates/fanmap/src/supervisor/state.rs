@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::memory::Message;
 use crate::outcome::{Exit, Outcome, WorkerLost};
@@ -55,10 +55,17 @@ impl Owed {
         }
     }
 
-    /// Hands the end over. Never under the pool's lock: the sink may call the pool.
-    pub(super) fn deliver(self) {
+    fn deliver(self) {
         self.sink.finished(self.first, self.count, self.end);
     }
+}
+
+/// Hands ends over. Never under the pool's lock: the sinks may call the pool.
+pub(super) fn deliver(owed: Vec<Owed>) {
+    let (of_maps, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(|one| one.sink.is_patient());
+    others.into_iter().for_each(Owed::deliver);
+    // From the back: the one that a map's consumer waits for comes last, and wakes it once for all.
+    of_maps.into_iter().rev().for_each(Owed::deliver);
 }
 
 /// What the lock protects.
@@ -77,6 +84,8 @@ pub(super) struct State {
     /// Since when there has been nothing to do.
     pub(super) idle_since: Option<Instant>,
     pub(super) next_id: u64,
+    /// What was heard last: nothing; results of which some are urgent; or how long tasks take whose results are not.
+    patient: Option<Option<Duration>>,
     /// How many workers to start beyond what the queue asks for.
     wanted: usize,
     failed_starts: u32,
@@ -96,6 +105,7 @@ impl State {
             supervised: false,
             idle_since: None,
             next_id: 0,
+            patient: None,
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
             limit,
@@ -237,6 +247,7 @@ impl State {
 
     /// Reads what every worker has said.
     pub(super) fn listen(&mut self) {
+        self.patient = None;
         let mut refusal = None;
         let mut said = Vec::new();
         for seat in &mut self.seats {
@@ -246,7 +257,14 @@ impl State {
             match one {
                 Said::Ready => self.failed_starts = 0,
                 Said::Refused(why) => refusal = Some(why),
-                Said::Finished(tasks, outcome) => self.answered(tasks, outcome),
+                Said::Finished(tasks, outcome) => {
+                    let mean = tasks.0.function.mean_task().filter(|_| tasks.0.sink.is_patient());
+                    self.patient = Some(
+                        mean.zip(self.patient.unwrap_or(Some(Duration::ZERO)))
+                            .map(|(a, b)| a.max(b)),
+                    );
+                    self.answered(tasks, outcome);
+                }
             }
         }
         if let Some(why) = refusal {
@@ -280,6 +298,12 @@ impl State {
                 self.start_failed(&format!("a worker process ended before it was ready: {exit}"));
             }
         }
+    }
+
+    /// For how long the results that come next may gather.
+    pub(super) fn nap(&self) -> Option<Duration> {
+        let loads = self.seats.iter().map(Seat::load).filter(|load| *load > 0);
+        policy::nap(self.patient.flatten()?, loads.clone().min()?, loads.count())
     }
 
     /// A worker could not be started, or ended before it was ready.

@@ -156,7 +156,7 @@ impl Supervisor {
             self.shared.memory.cool();
         }
         let settled = owed.is_empty();
-        owed.into_iter().for_each(state::Owed::deliver);
+        state::deliver(owed);
         Turn { starts, done, settled }
     }
 
@@ -268,15 +268,17 @@ impl Supervisor {
     /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
     fn arm(&self) -> Option<Watched> {
         let state = self.lock();
-        if !state.seats.iter().all(Seat::arm) {
+        let nap = state.nap();
+        if !state.seats.iter().all(|seat| seat.arm(nap.is_some())) {
             return None;
         }
+        let nap = nap.and_then(|nap| Instant::now().checked_add(nap));
         let deadline = if state.seats.is_empty() {
             None
         } else {
             self.idle_deadline(state.idle_since)
         };
-        let deadline = [deadline, self.cool_deadline(&state)].into_iter().flatten().min();
+        let deadline = [deadline, self.cool_deadline(&state), nap].into_iter().flatten().min();
         let processes = state
             .seats
             .iter()

@@ -28,7 +28,7 @@ const TINY: Duration = Duration::from_micros(50);
 
 /// For how long results of tiny tasks are kept. Shorter, and the parent is woken for a handful; longer, and a consumer
 /// waits for what is long done.
-const KEPT: Duration = Duration::from_micros(200);
+pub(crate) const KEPT: Duration = Duration::from_micros(200);
 
 /// A chunk of tasks while a [`Handler`] runs it.
 pub struct Chunk<'w> {

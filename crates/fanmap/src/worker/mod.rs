@@ -36,6 +36,7 @@ use crate::transport::frame::Kind;
 use crate::transport::stream::{Frame, FrameReader, FrameWriter, no_body};
 
 pub use chunk::Chunk;
+pub(crate) use chunk::KEPT;
 pub use template::{Request, Template};
 
 /// What a worker does with what it is sent. Bytes in, bytes out: what they mean is the handler's.
@@ -187,6 +188,9 @@ impl Worker {
     fn wait(&mut self, handler: &mut dyn Handler, ready: impl Fn(&Self) -> Result<bool, Corrupt>) -> Result<(), Error> {
         self.link.worker_asleep().arm();
         if !ready(self).map_err(nonsense)? {
+            if self.link.parent_asleep().must_ring_at_rest() {
+                self.parent_bell.ring();
+            }
             let bell = &self.my_bell;
             let mut woken = Ok(Ready::TimedOut);
             handler.sleep(&mut || woken = poll::wait(&[bell.as_fd()], None));
