@@ -220,6 +220,19 @@ impl Core {
         Ok(awaited)
     }
 
+    /// Whether somebody other than a thread that asks for its outcome may want to know of it.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.lock().observers.is_some()
+    }
+
+    /// The pool is to deliver what has come: the state is asked for.
+    fn rouse(&self) {
+        let ticket = self.lock().ticket.clone();
+        if let Some(ticket) = ticket {
+            ticket.rouse();
+        }
+    }
+
     /// Wakes who waits here.
     pub(crate) fn notify(&self) {
         self.moved.notify();
@@ -285,7 +298,11 @@ impl FutureBase {
     /// Whether the call has ended, or was cancelled.
     #[pyo3(text_signature = "(self)")]
     fn done(&self) -> bool {
-        self.core.lock().state.is_final()
+        let done = self.core.lock().state.is_final();
+        if !done {
+            self.core.rouse();
+        }
+        done
     }
 
     /// Whether the call was cancelled.
@@ -516,8 +533,14 @@ impl FutureBase {
             Some(waited) => waited,
             None => {
                 let deadline = wait::deadline(timeout)?;
-                core.lock().waiting += 1;
+                let ticket = {
+                    let mut cell = core.lock();
+                    cell.waiting += 1;
+                    cell.ticket.clone()
+                };
+                let attention = ticket.as_ref().map(Ticket::attend);
                 let waited = wait::interruptible(py, || core.wait(deadline));
+                drop((attention, ticket));
                 core.lock().waiting -= 1;
                 left = deadline.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
                 waited?
@@ -620,6 +643,7 @@ impl FutureBase {
         let done = cell.observers.as_mut().map(act).expect("there are some now");
         drop(cell);
         self.core.notify();
+        self.core.rouse();
         drop(spare);
         Ok(done)
     }

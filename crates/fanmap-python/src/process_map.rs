@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use fanmap::bytes::{self, End, Sink};
+use fanmap::bytes::{self, End, Sink, Wanted};
 use fanmap::map::ordered::{Ordered, Popped};
 use fanmap::map::window::{Window, items_for, run_for};
 
@@ -219,8 +219,8 @@ impl Sink for PutEnds {
         self.shared.results.put(first, u64::from(count), Put::End(end, size));
     }
 
-    fn is_patient(&self) -> bool {
-        true
+    fn wanted(&self) -> Wanted {
+        Wanted::Together
     }
 }
 

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::Pending;
-use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start};
+use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start, Wanted};
 
 use crate::future::FutureBase;
 use crate::{buffer, convert, wait, worker};
@@ -126,6 +126,15 @@ impl Sink for Complete {
         let future = self.future.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(future) = future {
             self.queue.deliver(future, end);
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        let future = self.future.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*future {
+            // Who comes to wait for it says so.
+            Some(future) if !future.get().core().is_observed() => Wanted::Later,
+            _ => Wanted::AtOnce,
         }
     }
 }

@@ -8,9 +8,9 @@
 
 pub use crate::config::ProcessConfig;
 pub use crate::memory::{Attached, Load, Memory, Message, Parcel, Returns};
-pub use crate::supervisor::job::{Broken, End, Function, Sink};
+pub use crate::supervisor::job::{Broken, End, Function, Sink, Wanted};
 pub use crate::supervisor::launcher::{MakeCommand, Start, TemplateProcess};
-pub use crate::supervisor::{Pool, Ticket};
+pub use crate::supervisor::{Attention, Pool, Ticket};
 pub use crate::transport::control::Invitation;
 pub use crate::worker::{Chunk, Handler, Left, Request, Template, accept, serve};
 pub use fanmap_shm::arena::Grant;

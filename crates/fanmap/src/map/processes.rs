@@ -9,7 +9,7 @@ use super::ordered::Ordered;
 use super::{Finished, Map};
 use crate::error::Error;
 use crate::executor::processes::{Core, ProcessPool, decode, encode};
-use crate::supervisor::job::{End, Function, Sink};
+use crate::supervisor::job::{End, Function, Sink, Wanted};
 
 impl ProcessPool {
     /// Calls a registered function on each item, in the worker processes, and gives the results in the order of the items.
@@ -61,8 +61,8 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
         }
     }
 
-    fn is_patient(&self) -> bool {
-        true
+    fn wanted(&self) -> Wanted {
+        Wanted::Together
     }
 }
 

@@ -38,10 +38,21 @@ pub trait Sink: Send + Sync {
     /// handler does it; any other end is the same for all of them.
     fn finished(&self, first: u64, count: u32, end: End);
 
-    /// Whether an end may come a moment late, if more come with it: so with a map's, of which there are many.
-    fn is_patient(&self) -> bool {
-        false
+    /// How soon the next end is wanted.
+    fn wanted(&self) -> Wanted {
+        Wanted::AtOnce
     }
+}
+
+/// How soon an end is wanted: a wake-up for each takes a core from the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// As soon as it is there.
+    AtOnce,
+    /// Within a few milliseconds, if others come with it: of a map.
+    Together,
+    /// Not before somebody comes to wait for it, who says so ([`Ticket::attend`](super::Ticket::attend)).
+    Later,
 }
 
 /// Whether two sinks are the same one.

@@ -19,8 +19,9 @@
 //!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
-//! the supervisor dozes: it lets them gather for a moment (`policy::nap`) and is rung before that only by other threads, or
-//! by a worker that has run out. Each doze follows results that came, so a pool that has nothing to do sleeps.
+//! and where nobody waits for the ends of tiny tasks ([`job::Wanted`]), the supervisor dozes: it lets them gather for a
+//! moment (`policy`), and is rung before that only by other threads, among them any that comes to wait ([`shared`]), or by a
+//! worker that has run out. Each doze follows results that came, so a pool that has nothing to do sleeps.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -42,4 +43,4 @@ mod shared;
 mod state;
 mod watch;
 
-pub use self::pool::{Pool, Ticket};
+pub use self::pool::{Attention, Pool, Ticket};

@@ -72,6 +72,15 @@ pub(super) fn nap(mean: Duration, load: usize, busy: usize) -> Option<Duration> 
     (mean.max(KEPT) * 2 <= nap.saturating_mul(busy)).then_some(nap)
 }
 
+/// For how long to let ends gather that nobody waits for; whoever comes to wait ends it. Shorter, and a program that submits
+/// thousands of tiny tasks pays a wake-up for a handful of them; longer, and callers who only look see an old state.
+const UNASKED: Duration = Duration::from_millis(1);
+
+/// The same for ends that are wanted later, of tasks that take so long. `None` for those so long that few would gather.
+pub(super) fn nap_unasked(mean: Duration) -> Option<Duration> {
+    (mean * 2 <= UNASKED).then_some(UNASKED)
+}
+
 /// Whether the pool must give up after so many workers in a row ended before they were ready.
 pub(super) fn gives_up(failed_starts: u32) -> bool {
     failed_starts >= FAILED_STARTS

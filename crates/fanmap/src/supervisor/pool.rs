@@ -1,6 +1,7 @@
 //! What callers hold: the pool, and tickets of single tasks. Its protocol stands at the head of [`super`].
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -50,6 +51,8 @@ impl Pool {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
                 bell,
+                waiting: AtomicUsize::new(0),
+                dozing: AtomicBool::new(false),
                 ended: Event::new(),
                 turned: Event::new(),
                 forgotten: Arc::default(),
@@ -403,6 +406,19 @@ impl Ticket {
         self.with_state(|state, job| state.kill(job))
     }
 
+    /// The end of this task, which is wanted later ([`Wanted::Later`](super::job::Wanted)), is waited for now and until the
+    /// guard is dropped.
+    #[must_use]
+    pub fn attend(&self) -> Attention {
+        self.shared.attend();
+        Attention(Arc::clone(&self.shared))
+    }
+
+    /// Somebody wants to know how the task is doing: if its end has come, it is to be delivered now.
+    pub fn rouse(&self) {
+        self.shared.rouse();
+    }
+
     /// Whether the task's end was delivered, or is about to be.
     #[must_use]
     pub fn has_ended(&self) -> bool {
@@ -438,6 +454,16 @@ impl Ticket {
             self.shared.bell.ring();
         }
         done
+    }
+}
+
+/// A thread's word that it waits for the end of a task: see [`Ticket::attend`].
+#[derive(Debug)]
+pub struct Attention(Arc<Shared>);
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        self.0.attended();
     }
 }
 

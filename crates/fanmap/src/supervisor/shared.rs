@@ -1,5 +1,6 @@
 //! What the pool's threads share.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fanmap_shm::bell::Bell;
@@ -15,6 +16,10 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     /// Rung by workers that have something to say, and by threads that need the supervisor.
     pub(super) bell: Arc<Bell>,
+    /// How many threads wait for the end of a task of theirs ([`Shared::attend`]).
+    pub(super) waiting: AtomicUsize,
+    /// Whether the supervisor dozes.
+    pub(super) dozing: AtomicBool,
     /// Moves on when the supervisor ends.
     pub(super) ended: Event,
     /// Moves on after each turn of the supervisor's.
@@ -36,6 +41,35 @@ impl Shared {
             ));
         }
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A thread is about to wait for the end of a task: until it has, no end comes late.
+    pub(super) fn attend(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// What was attended has come, or is given up.
+    pub(super) fn attended(&self) {
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// What has come is wanted now.
+    pub(super) fn rouse(&self) {
+        if self.dozing.load(Ordering::SeqCst) {
+            self.bell.ring();
+        }
+    }
+
+    /// The supervisor is about to doze: false if it must not, for a thread waits. One that comes to wait after this look
+    /// sees that it dozes: each side writes first and looks then, in one order for all.
+    pub(super) fn may_doze(&self) -> bool {
+        self.dozing.store(true, Ordering::SeqCst);
+        let may = self.waiting.load(Ordering::SeqCst) == 0;
+        if !may {
+            self.dozing.store(false, Ordering::SeqCst);
+        }
+        may
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::memory::Message;
 use crate::outcome::{Exit, Outcome, WorkerLost};
-use crate::supervisor::job::{Broken, End, Job, Place, Sink, same_sink};
+use crate::supervisor::job::{Broken, End, Job, Place, Sink, Wanted, same_sink};
 use crate::supervisor::launcher::Start;
 use crate::supervisor::policy;
 use crate::supervisor::seat::{Cut, Said, Seat, Stage};
@@ -62,10 +62,30 @@ impl Owed {
 
 /// Hands ends over. Never under the pool's lock: the sinks may call the pool.
 pub(super) fn deliver(owed: Vec<Owed>) {
-    let (of_maps, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(|one| one.sink.is_patient());
+    let (of_maps, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(|one| one.sink.wanted() == Wanted::Together);
     others.into_iter().for_each(Owed::deliver);
     // From the back: the one that a map's consumer waits for comes last, and wakes it once for all.
     of_maps.into_iter().rev().for_each(Owed::deliver);
+}
+
+/// What was heard in one look at all workers, by how soon it was wanted.
+#[derive(Default)]
+struct Heard {
+    at_once: bool,
+    /// How long such tasks take, by the longest mean.
+    together: Option<Duration>,
+    later: Option<Duration>,
+}
+
+impl Heard {
+    fn note(&mut self, job: &Job) {
+        let mean = job.function.mean_task().unwrap_or(Duration::MAX);
+        match job.sink.wanted() {
+            Wanted::AtOnce => self.at_once = true,
+            Wanted::Together => self.together = self.together.max(Some(mean)),
+            Wanted::Later => self.later = self.later.max(Some(mean)),
+        }
+    }
 }
 
 /// What the lock protects.
@@ -84,8 +104,7 @@ pub(super) struct State {
     /// Since when there has been nothing to do.
     pub(super) idle_since: Option<Instant>,
     pub(super) next_id: u64,
-    /// What was heard last: nothing; results of which some are urgent; or how long tasks take whose results are not.
-    patient: Option<Option<Duration>>,
+    heard: Heard,
     /// How many workers to start beyond what the queue asks for.
     wanted: usize,
     failed_starts: u32,
@@ -105,7 +124,7 @@ impl State {
             supervised: false,
             idle_since: None,
             next_id: 0,
-            patient: None,
+            heard: Heard::default(),
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
             limit,
@@ -247,7 +266,7 @@ impl State {
 
     /// Reads what every worker has said.
     pub(super) fn listen(&mut self) {
-        self.patient = None;
+        self.heard = Heard::default();
         let mut refusal = None;
         let mut said = Vec::new();
         for seat in &mut self.seats {
@@ -258,11 +277,7 @@ impl State {
                 Said::Ready => self.failed_starts = 0,
                 Said::Refused(why) => refusal = Some(why),
                 Said::Finished(tasks, outcome) => {
-                    let mean = tasks.0.function.mean_task().filter(|_| tasks.0.sink.is_patient());
-                    self.patient = Some(
-                        mean.zip(self.patient.unwrap_or(Some(Duration::ZERO)))
-                            .map(|(a, b)| a.max(b)),
-                    );
+                    self.heard.note(&tasks.0);
                     self.answered(tasks, outcome);
                 }
             }
@@ -302,8 +317,18 @@ impl State {
 
     /// For how long the results that come next may gather.
     pub(super) fn nap(&self) -> Option<Duration> {
+        let heard = &self.heard;
+        if heard.at_once {
+            return None;
+        }
         let loads = self.seats.iter().map(Seat::load).filter(|load| *load > 0);
-        policy::nap(self.patient.flatten()?, loads.clone().min()?, loads.count())
+        let together = heard.together.map(|mean| {
+            let least = loads.clone().min().unwrap_or(0);
+            policy::nap(mean, least, loads.count())
+        });
+        let later = heard.later.map(policy::nap_unasked);
+        // Where both were heard, what suits both.
+        [together, later].into_iter().flatten().min()?
     }
 
     /// A worker could not be started, or ended before it was ready.

@@ -1,6 +1,7 @@
 //! The supervisor's thread: it starts workers, hears them, settles what becomes of tasks when one ends, and sleeps.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -240,7 +241,9 @@ impl Supervisor {
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.shared.bell.as_fd()];
         fds.extend(processes.iter().map(|(_, process)| process.as_fd()));
         fds.extend(reports);
-        let ready = match poll::wait(&fds, deadline) {
+        let woken = poll::wait(&fds, deadline);
+        self.shared.dozing.store(false, Ordering::SeqCst);
+        let ready = match woken {
             Ok(Ready::Some(ready)) => ready,
             Ok(Ready::TimedOut | Ready::Interrupted) => return,
             Err(cause) => {
@@ -268,8 +271,9 @@ impl Supervisor {
     /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
     fn arm(&self) -> Option<Watched> {
         let state = self.lock();
-        let nap = state.nap();
+        let nap = state.nap().filter(|_| self.shared.may_doze());
         if !state.seats.iter().all(|seat| seat.arm(nap.is_some())) {
+            self.shared.dozing.store(false, Ordering::SeqCst);
             return None;
         }
         let nap = nap.and_then(|nap| Instant::now().checked_add(nap));

@@ -19,6 +19,8 @@ mod template;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::blob::Blobs;
@@ -91,6 +93,8 @@ struct Worker {
     calls: FrameReader,
     replies: FrameWriter,
     ticker: Ticker,
+    /// Whether the last wait was short.
+    lingers: bool,
     /// What results are written to that are too large for the ring.
     memory: Arc<Memory>,
     blobs: Ledger,
@@ -110,6 +114,7 @@ impl Worker {
             my_bell: invitation.my_bell,
             parent_bell: invitation.parent_bell,
             ticker: Ticker::new(),
+            lingers: false,
             memory: Memory::open(invitation.results, invitation.result_bytes).map_err(shared)?,
             blobs: Ledger::new(Arc::new(Blobs::open(invitation.items).map_err(shared)?), None),
         })
@@ -184,8 +189,12 @@ impl Worker {
         }
     }
 
-    /// Sleeps until rung, unless `ready` after raising the flag.
+    /// Sleeps until rung, unless `ready` after raising the flag; or only lingers, where the wait is likely to be short.
     fn wait(&mut self, handler: &mut dyn Handler, ready: impl Fn(&Self) -> Result<bool, Corrupt>) -> Result<(), Error> {
+        let since = Instant::now();
+        if self.lingers && linger(since, || ready(self)).map_err(nonsense)? {
+            return Ok(());
+        }
         self.link.worker_asleep().arm();
         if !ready(self).map_err(nonsense)? {
             if self.link.parent_asleep().must_ring_at_rest() {
@@ -200,7 +209,35 @@ impl Worker {
             }
         }
         self.link.worker_asleep().disarm();
+        self.lingers = since.elapsed() < SHORT_WAIT;
         Ok(())
+    }
+}
+
+/// For how long a worker lingers that expects a call. Shorter, and it misses the next of a program that submits one task
+/// after the other; longer, and it takes time from others for nothing.
+const LINGER: Duration = Duration::from_micros(50);
+
+/// After a wait of less than this, the next one is likely to be short, too: it would have been, but for the wake-up.
+const SHORT_WAIT: Duration = Duration::from_micros(100);
+
+/// To give the core away and get it back takes this if nobody else wants it.
+const YIELD: Duration = Duration::from_micros(5);
+
+/// Looks again and again whether there is something to do, without being woken, for a short time and only as long as
+/// nobody else wants the core. Whether there is.
+fn linger(since: Instant, ready: impl Fn() -> Result<bool, Corrupt>) -> Result<bool, Corrupt> {
+    let mut last = since;
+    loop {
+        if ready()? {
+            return Ok(true);
+        }
+        thread::yield_now();
+        let now = Instant::now();
+        if now - last > YIELD || now - since > LINGER {
+            return ready();
+        }
+        last = now;
     }
 }
 
