@@ -309,7 +309,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
         """
-        started = self._engine.started()
+        started = self._engine.started(fn)
         buffers: list[PickleBuffer] = []
         body = started.encoder.encode_function(fn, buffers)
         if buffers:
@@ -376,16 +376,18 @@ class _Engine:
         self._thread: threading.Thread | None = None
         self._told_broken = False
 
-    def started(self) -> _Started:
-        """The pool, made now if this is the first use."""
+    def started(self, fn: object = None) -> _Started:
+        """The pool, made now if this is the first use; for calls of `fn`, if that is known."""
         started = self._started
         if started is None:
             with self._lock:
                 if self._released:
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 if self._started is None:
-                    pool = self._start.make_pool(self._options)
-                    self._started = _Started(pool, _codec.Encoder(self._start.policy))
+                    policy = self._start.policy
+                    by_value = isinstance(fn, FunctionType) and policy.reference(fn) is None
+                    pool = self._start.make_pool(self._options, by_value)
+                    self._started = _Started(pool, _codec.Encoder(policy))
                 started = self._started
         return started
 

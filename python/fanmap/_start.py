@@ -52,8 +52,8 @@ class Start:
     def __init__(self) -> None:
         self.policy: Policy = BY_VALUE
 
-    def make_pool(self, options: Options) -> _native.ProcessPool:
-        """The engine's pool. Called once, when the first task comes."""
+    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
+        """The engine's pool. Called once, when the first task comes; `by_value` if its function goes so."""
         raise NotImplementedError
 
     def surroundings(
@@ -93,8 +93,8 @@ class Template(Start):
 
     method = "template"
 
-    def make_pool(self, options: Options) -> _native.ProcessPool:
-        command = _command(f"from fanmap._template import main; main({os.getpid()})")
+    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
+        command = _command(f"from fanmap._template import main; main({os.getpid()}, {by_value})")
         pool = _pool(options, "template", command=command)
         pool.warm_up()
         return pool
@@ -130,7 +130,7 @@ class Spawn(_Imports):
 
     method = "spawn"
 
-    def make_pool(self, options: Options) -> _native.ProcessPool:
+    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
         command = _command("from fanmap._worker import main; main()")
         return _pool(options, "direct", command=command)
 
@@ -146,7 +146,7 @@ class Fork(Start):
         self._initializer = initializer
         self._initargs = initargs
 
-    def make_pool(self, options: Options) -> _native.ProcessPool:
+    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
         from . import _template
 
         self.policy = Forked()

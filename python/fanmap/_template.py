@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-def main(parent: int) -> None:
-    """The whole life of a template that `parent` started as a program."""
+def main(parent: int, by_value: bool) -> None:
+    """The whole life of a template that `parent` started as a program; its workers may meet what goes `by_value`."""
     # Before `adopt`, which unblocks it. Ctrl-C goes to the whole process group: the parent decides what it means.
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
-    _serve(_native.Template.adopt(parent), None)
+    template = _native.Template.adopt(parent)
+    if by_value:
+        # Once, and while the parent encodes: each worker would have to.
+        from . import _byvalue  # noqa: F401
+    _serve(template, None)
 
 
 def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None, initargs: Any) -> NoReturn:
