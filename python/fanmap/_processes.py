@@ -384,10 +384,8 @@ class _Engine:
                 if self._released:
                     raise RuntimeError("cannot schedule new futures after shutdown")
                 if self._started is None:
-                    policy = self._start.policy
-                    by_value = isinstance(fn, FunctionType) and policy.reference(fn) is None
-                    pool = self._start.make_pool(self._options, by_value)
-                    self._started = _Started(pool, _codec.Encoder(policy))
+                    pool = self._start.make_pool(self._options, fn)
+                    self._started = _Started(pool, _codec.Encoder(self._start.policy))
                 started = self._started
         return started
 

@@ -18,6 +18,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _inherit, _native
@@ -52,8 +53,8 @@ class Start:
     def __init__(self) -> None:
         self.policy: Policy = BY_VALUE
 
-    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
-        """The engine's pool. Called once, when the first task comes; `by_value` if its function goes so."""
+    def make_pool(self, options: Options, fn: object) -> _native.ProcessPool:
+        """The engine's pool. Called once, when the first task comes; `fn` is its function, if that is known."""
         raise NotImplementedError
 
     def surroundings(
@@ -93,7 +94,8 @@ class Template(Start):
 
     method = "template"
 
-    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
+    def make_pool(self, options: Options, fn: object) -> _native.ProcessPool:
+        by_value = isinstance(fn, FunctionType) and self.policy.reference(fn) is None
         command = _command(f"from fanmap._template import main; main({os.getpid()}, {by_value})")
         pool = _pool(options, "template", command=command)
         pool.warm_up()
@@ -130,7 +132,7 @@ class Spawn(_Imports):
 
     method = "spawn"
 
-    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
+    def make_pool(self, options: Options, fn: object) -> _native.ProcessPool:
         command = _command("from fanmap._worker import main; main()")
         return _pool(options, "direct", command=command)
 
@@ -146,7 +148,7 @@ class Fork(Start):
         self._initializer = initializer
         self._initargs = initargs
 
-    def make_pool(self, options: Options, by_value: bool) -> _native.ProcessPool:
+    def make_pool(self, options: Options, fn: object) -> _native.ProcessPool:
         from . import _template
 
         self.policy = Forked()
