@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import multiprocessing
 import os
+import pickle
+import resource
 import select
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fanmap
+import numpy
 import pytest
 from _scripts import HOLD, LIMIT, Gate, good, started
 from conftest import children
@@ -20,7 +27,15 @@ def die(how: str) -> None:
     """Ends this process in one of the ways of `WAYS_TO_DIE`."""
     if how == "exit":
         os._exit(3)
+    if how == "stack":
+        # No more of it than there is now, whatever the interpreter was told: any deeper call goes past its end.
+        resource.setrlimit(resource.RLIMIT_STACK, (4096, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+        deeper(0)
     os.kill(os.getpid(), getattr(signal, how))
+
+
+def deeper(x: int) -> int:
+    return max([x], key=deeper)
 
 
 def die_at(x: int, at: int, how: str) -> int:
@@ -40,7 +55,7 @@ def die_at_gate(gate: str) -> None:
         die("SIGKILL")
 
 
-WAYS_TO_DIE = [("SIGKILL", -9), ("SIGSEGV", -11), ("SIGTERM", -15), ("exit", 3)]
+WAYS_TO_DIE = [("SIGKILL", -9), ("SIGSEGV", -11), ("SIGTERM", -15), ("exit", 3), ("stack", -11)]
 
 
 @pytest.fixture(params=["template", "fork", "forkserver", "spawn"])
@@ -60,8 +75,10 @@ def test_of_two_hundred_tasks_only_the_one_that_died_is_lost(how: str, code: int
         errors = {x: error for x, future in enumerate(futures) if (error := future.exception(LIMIT)) is not None}
         assert list(errors) == [77]
         lost = crash(errors.pop(77))
-        assert (lost.item, lost.exitcode) == (None, code)
-        assert str(lost.pid) in str(lost) and (code > 0 or how in str(lost))
+        assert (lost.item, lost.exitcode, lost.call) == (None, code, f"die_at(77, 77, {how!r})")
+        assert lost.call in str(lost) and str(lost.pid) in str(lost)
+        assert lost.signal is None if code > 0 else lost.signal in str(lost)
+        assert not lost.out_of_memory
         assert [future.result(LIMIT) for x, future in enumerate(futures) if x != 77] == [
             x for x in range(200) if x != 77
         ]
@@ -99,7 +116,150 @@ def test_a_map_gives_what_came_before_and_names_the_item(how: str, code: int) ->
         seen.extend(results)
     assert seen == [] or seen == list(range(13))
     assert (caught.value.item, caught.value.exitcode) == (13, code)
+    assert caught.value.call == f"die_at(13, 13, {how!r})"
     assert list(fanmap.map(abs, range(5))) == list(range(5))
+
+
+def test_a_crash_keeps_what_it_knows_when_it_is_pickled() -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        lost = crash(pool.submit(die, "SIGKILL").exception(LIMIT))
+    copied = pickle.loads(pickle.dumps(lost))
+    assert (vars(copied), str(copied)) == (vars(lost), str(lost))
+
+
+@pytest.mark.parametrize("method", ["template", "fork", "forkserver", "spawn"])
+def test_a_crash_tells_the_most_memory_that_its_worker_had(method: str) -> None:
+    # In a program of its own: what started a worker by exec must have had less, or nobody can tell.
+    good(
+        """
+        import fanmap, multiprocessing, sys
+        if __name__ == "__main__":
+            method = sys.argv[1]
+            context = None if method == "template" else multiprocessing.get_context(method)
+            with fanmap.ProcessPoolExecutor(1, context) as pool:
+                lost = pool.submit(
+                    exec, "import os; kept = b'x' * (300 << 20); os.kill(os.getpid(), 9)"
+                ).exception(40)
+            assert 300 << 20 < lost.peak_memory < 500 << 20, lost.peak_memory
+            assert "MiB of memory" in str(lost), str(lost)
+        """,
+        method,
+    )
+
+
+def test_a_worker_that_memory_ran_out_for_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
+    with memory_limit(200 << 20) as join:
+        good(
+            """
+            import fanmap, os, sys
+            exec(sys.argv[1])  # joins the cgroup
+            def grow():
+                return len(b"x" * (400 << 20))
+            with fanmap.ProcessPoolExecutor(2) as pool:
+                for _ in range(2):
+                    lost = pool.submit(grow).exception(40)
+                    assert lost.out_of_memory and "likely out of memory" in str(lost), str(lost)
+                    lost = pool.submit(lambda: os.kill(os.getpid(), 9)).exception(40)
+                    assert lost.signal == "SIGKILL" and not lost.out_of_memory, str(lost)
+                assert pool.submit(abs, -1).result(40) == 1
+            """,
+            join,
+        )
+
+
+@contextmanager
+def memory_limit(limit: int) -> Iterator[str]:
+    """A cgroup that may have so many bytes, and the code by which a program joins it. Skips where it is not allowed."""
+    for own in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = own.split(":", 2)
+        if "memory" in controllers.split(","):
+            directory, name = Path(f"/sys/fs/cgroup/memory{path}"), "memory.limit_in_bytes"
+            break
+        if not controllers:
+            directory, name = Path(f"/sys/fs/cgroup{path}"), "memory.max"
+    group = directory / f"fanmap-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no cgroup can be made here: {error}")
+    try:
+        try:
+            (group / name).write_text(str(limit))
+        except OSError as error:
+            pytest.skip(f"memory cannot be limited here: {error}")
+        yield f"open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))"
+    finally:
+        group.rmdir()
+
+
+@pytest.mark.parametrize("items", [range(100), [float(x) for x in range(100)], [str(x) for x in range(100)]])
+def test_a_crash_in_a_run_shows_its_own_item(items: Any) -> None:
+    with pytest.raises(fanmap.WorkerCrashed) as caught:
+        list(fanmap.map(die_if_77, items))
+    assert (caught.value.item, caught.value.call) == (77, f"die_if_77({items[77]!r})")
+
+
+def die_if_77(x: object) -> None:
+    if str(x)[:2] == "77":
+        die("SIGKILL")
+
+
+class Point:
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __repr__(self) -> str:
+        raise AssertionError("asked for its repr")
+
+
+CALLS = [
+    ((3, "a", None), {}, "die_of(3, 'a', None)"),
+    ((), {"y": (1.5, [b"z"])}, "die_of(y=(1.5, [b'z']))"),
+    ((Point(1),), {}, "die_of(Point(x=1))"),
+    ((datetime.timedelta(1),), {}, "die_of(timedelta(1, 0, 0))"),
+    ((Path("/x"), {1, 2}), {}, "die_of(PosixPath("),
+    ((numpy.zeros((1000, 1000)),), {}, "die_of(array(shape=(1000, 1000), dtype='f8'))"),
+    ((bytes(1_000_000),), {}, "die_of(bytes(b'...'))"),
+    ((list(range(100_000)),), {}, "die_of([0, 1, 2, 3, 4, 5, ...])"),
+    (("x" * 1000, "y" * 1000), {}, "..."),
+    ((bytearray(b"x") * 60_000, "z" * 9_000_000), {}, "die_of(...)"),
+]
+
+
+def die_of(*args: object, **named: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("args", "named", "shown"), CALLS, ids=range(len(CALLS)))
+def test_a_crash_shows_its_call_without_running_code_of_its_arguments(
+    args: tuple[object, ...], named: dict[str, object], shown: str
+) -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        lost = crash(pool.submit(die_of, *args, **named).exception(LIMIT))
+    assert shown in lost.call and len(lost.call) <= 80
+    assert lost.call.startswith("die_of(") and lost.call in str(lost)
+
+
+def test_an_argument_that_kills_who_unpickles_it_kills_no_more_than_the_worker() -> None:
+    good("""
+        import fanmap, functools, os
+        class Deadly:
+            def __reduce__(self):
+                return exec, ("import os; os.kill(os.getpid(), 9)",)
+        class Mine:
+            def __init__(self):
+                self.deadly = Deadly()
+        with fanmap.ProcessPoolExecutor(1) as pool:
+            lost = pool.submit(print, Mine()).exception(40)
+            assert lost.call.startswith("print(Mine(deadly=exec("), lost.call
+            lost = pool.submit(functools.partial(lambda x, y: None, 1), Deadly()).exception(40)
+            assert lost.call.startswith("<lambda>(exec("), lost.call
+            try:
+                list(fanmap.map(print, [1, Mine(), 2], executor=pool))
+            except fanmap.WorkerCrashed as crash:
+                assert (crash.item, crash.call[:11]) == (1, "print(Mine("), crash
+            assert pool.submit(abs, -1).result(40) == 1
+    """)
 
 
 def test_every_result_before_the_death_is_handed_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +11,7 @@ from typing import Any
 from . import _outcome
 from ._codec import decode_result
 from ._remote import decode_exception, decode_refusal, detach, remote_traceback
+from ._sketch import sketch
 
 __all__ = [
     "BrokenProcessPool",
@@ -25,24 +27,47 @@ __all__ = [
 class WorkerCrashed(BrokenProcessPool):
     """The worker process that ran this task ended before the task did. The pool lives on.
 
-    `item` is the index of the item in the input of a map (None for `submit`), `pid` the worker's process id, `exitcode`
-    how it ended: negative for a signal, as in `multiprocessing`, None if nobody could tell.
+    | attribute | what it is |
+    |---|---|
+    | `item` | the index of the item in the input of a map; None for `submit` |
+    | `call` | the call, shortened: `"work(3, 'a')"`. Objects show what they were pickled as; no code of theirs is run |
+    | `pid` | the worker's process id |
+    | `exitcode` | how it ended: negative for a signal, as in `multiprocessing`; None if nobody could tell |
+    | `signal` | the signal's name, `"SIGSEGV"`; None if it was none |
+    | `out_of_memory` | whether the system has likely killed it because memory ran out: by SIGKILL, and its cgroup has \
+counted such a kill |
+    | `peak_memory` | the most memory that the worker had, in bytes (resident); None if that is not known |
 
     >>> import os, fanmap
     >>> with fanmap.ProcessPoolExecutor() as pool:
     ...     crash = pool.submit(os._exit, 3).exception()
-    >>> type(crash).__name__, crash.exitcode
-    ('WorkerCrashed', 3)
+    >>> type(crash).__name__, crash.call, crash.exitcode
+    ('WorkerCrashed', '_exit(3)', 3)
     """
 
-    def __init__(self, message: str, *, item: int | None = None, pid: int = 0, exitcode: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        item: int | None = None,
+        call: str = "",
+        pid: int = 0,
+        exitcode: int | None = None,
+        out_of_memory: bool = False,
+        peak_memory: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.item = item
+        self.call = call
         self.pid = pid
         self.exitcode = exitcode
+        self.signal = _signal_name(exitcode)
+        self.out_of_memory = out_of_memory
+        self.peak_memory = peak_memory
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _crashed, (str(self), self.item, self.pid, self.exitcode)
+        known = {name: value for name, value in vars(self).items() if name in _KNOWN}
+        return _crashed, (str(self), known)
 
 
 class UndecodableError(pickle.UnpicklingError, BrokenProcessPool):
@@ -69,8 +94,11 @@ def undecodable(what: str, error: BaseException) -> UndecodableError:
     return made
 
 
-def _crashed(message: str, item: int | None, pid: int, exitcode: int | None) -> WorkerCrashed:
-    return WorkerCrashed(message, item=item, pid=pid, exitcode=exitcode)
+_KNOWN = ("item", "call", "pid", "exitcode", "out_of_memory", "peak_memory")
+
+
+def _crashed(message: str, known: dict[str, Any]) -> WorkerCrashed:
+    return WorkerCrashed(message, **known)
 
 
 def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
@@ -78,13 +106,24 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
     if kind == _outcome.RAISED:
         return decode_exception(payload)
     if kind == _outcome.LOST:
-        pid, code = payload
-        what = "a task" if item is None else f"item {item}"
+        pid, code, peak, out_of_memory, (name, arguments, place) = payload
+        call = sketch(name, arguments, place)
+        what = call if item is None else f"item {item}, {call}"
+        likely = ", likely out of memory" if out_of_memory else ""
+        memory = "" if peak is None else f"; it had used up to {math.ceil(peak / 2**20)} MiB of memory"
         message = (
-            f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: {_say_exit(code)}. "
-            f"Only this task is lost; the pool lives on."
+            f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: "
+            f"{_say_exit(code)}{likely}{memory}. Only this task is lost; the pool lives on."
         )
-        error = WorkerCrashed(message, item=item, pid=pid, exitcode=code)
+        error = WorkerCrashed(
+            message,
+            item=item,
+            call=call,
+            pid=pid,
+            exitcode=code,
+            out_of_memory=out_of_memory,
+            peak_memory=peak,
+        )
         if code is not None:
             # Where the standard library says it, since Python 3.15.
             error.__cause__ = remote_traceback(f"Process {pid} terminated abruptly with exit code {code}")
@@ -146,11 +185,17 @@ def _say_exit(code: int | None) -> str:
         return "how it ended is not known"
     if code >= 0:
         return f"it exited with code {code}"
+    name = _signal_name(code)
+    return f"by signal {-code} ({name})" if name else f"by signal {-code}"
+
+
+def _signal_name(code: int | None) -> str | None:
+    """The name of the signal that an exit code tells of."""
+    if code is None or code >= 0:
+        return None
     import signal
 
     try:
-        name = signal.Signals(-code).name
+        return signal.Signals(-code).name
     except ValueError:
-        return f"by signal {-code}"
-    likely = ", as when memory runs out" if name == "SIGKILL" else ""
-    return f"by signal {-code} ({name}{likely})"
+        return None  # a real-time signal

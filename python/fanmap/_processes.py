@@ -13,6 +13,7 @@ before `_started` is taken away, and `_told_broken` may at worst be missed once,
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -317,7 +318,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         key = how, body
         function = self._functions.get(key)
         if function is None:
-            function = _sent_once(started.pool, how + body)
+            function = _sent_once(started.pool, _name(fn, how), how + body)
             if len(body) <= _KEPT_BYTES and _is_stateless(fn):
                 with self._lock:
                     function = self._functions.setdefault(key, function)
@@ -329,9 +330,10 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self, pool: _native.ProcessPool, fn: Callable[..., Any], how: bytes, body: bytes, buffers: list[PickleBuffer]
     ) -> _native.Function:
         """One that brings large buffers. If those of the last one hold the same, they are not copied again."""
-        function = pool.function(body, buffers, self._last_large)
+        name = _name(fn, how)
+        function = pool.function(name, body, buffers, self._last_large)
         if function is None:  # there is no memory for them
-            return _sent_once(pool, how + self._encoder.encode_function(fn))
+            return _sent_once(pool, name, how + self._encoder.encode_function(fn))
         self._last_large = function
         return function
 
@@ -339,8 +341,16 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 _SUBMIT = ProcessPoolExecutor.submit
 
 
-def _sent_once(pool: _native.ProcessPool, body: bytes) -> _native.Function:
-    function = pool.function(body)
+def _name(fn: Callable[..., Any], how: bytes) -> str:
+    """What `_sketch` is to know a function by: how it is called, and its name."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__qualname__", None)
+    return how.decode() + (name if type(name) is str else type(fn).__qualname__)
+
+
+def _sent_once(pool: _native.ProcessPool, name: str, body: bytes) -> _native.Function:
+    function = pool.function(name, body)
     assert function is not None, "only buffers need memory"
     return function
 

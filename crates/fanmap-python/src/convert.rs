@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use fanmap::bytes::{Access, Broken, End, Message};
-use fanmap::{Error, ErrorKind, Exit, Outcome};
+use fanmap::{Call, Error, ErrorKind, Exit, Outcome};
 
 use crate::buffer;
 
@@ -20,7 +20,8 @@ pub(crate) enum Kind {
     Cancelled = 2,
     /// Nothing.
     TimedOut = 3,
-    /// `(pid, exit code)`: negative for a signal, `None` if nobody could tell.
+    /// `(pid, exit code, peak memory, out of memory, call)`: the code is negative for a signal, `None` if nobody could tell,
+    /// as is the memory. The call is `(function's name, arguments, place)`: the place of the argument in a run, or `None`.
     Lost = 4,
     /// `(reason, refusal)`: a sentence, and what the worker's setup raised, encoded, or `None`.
     Broken = 5,
@@ -40,7 +41,16 @@ pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, 
                 Exit::Signal(signal) => Some(-signal),
                 Exit::Unknown => None,
             };
-            (Kind::Lost, (lost.pid, code).into_pyobject(py)?.into_any())
+            let Call {
+                function,
+                arguments,
+                place,
+                total,
+            } = &lost.call;
+            let place = (*total > 1).then_some(*place);
+            let call = (function.as_ref(), PyBytes::new(py, arguments), place);
+            let told = (lost.pid, code, lost.peak_memory, lost.out_of_memory, call);
+            (Kind::Lost, told.into_pyobject(py)?.into_any())
         }
         End::Broken(why) => (Kind::Broken, broken(py, &why)?.into_any()),
     })

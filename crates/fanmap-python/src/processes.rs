@@ -186,9 +186,11 @@ impl ProcessPool {
 
     /// A function that workers are sent once, with the buffers that were left out of its bytes. Buffers that hold what those
     /// of `like` do share their memory. `None` if there is no memory for them.
-    #[pyo3(signature = (body, buffers=None, like=None))]
+    /// `name` is for messages, and comes back with what is known of a call that was lost.
+    #[pyo3(signature = (name, body, buffers=None, like=None))]
     fn function(
         &self,
+        name: &str,
         body: &Bound<'_, PyBytes>,
         buffers: Option<&Bound<'_, PyList>>,
         like: Option<&Function>,
@@ -204,7 +206,7 @@ impl ProcessPool {
             return Ok(None);
         };
         let blobs = load.blobs.clone();
-        let function = self.pool.function(load).map_err(|error| convert::error(&error))?;
+        let function = self.pool.function(name, load).map_err(|error| convert::error(&error))?;
         Ok(Some(Function { function, blobs }))
     }
 

@@ -4,10 +4,12 @@
 //! to mean another process, as a number can.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use libc::{rusage, siginfo_t};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::fd::Fd;
 use crate::signals;
@@ -20,6 +22,16 @@ pub enum Ended {
     Code(i32),
     /// By a signal.
     Signal(i32),
+}
+
+/// What is left of a process that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// How it ended.
+    pub ended: Ended,
+    /// The most memory that it had at a time, in bytes: resident, and its own or one of its ended children's. One that was
+    /// executed begins with that of the process that started it.
+    pub peak_memory: u64,
 }
 
 /// A process, by a descriptor that means it and no other.
@@ -62,14 +74,37 @@ impl Process {
     /// Takes the exit status of a child of this process that has ended, so that no zombie is left. `None` if it runs, or
     /// if somebody else took the status first.
     #[must_use]
-    pub fn reap(&self) -> Option<Ended> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options).ok()??;
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(Ended::Code(code)),
-            (_, Some(signal)) => Some(Ended::Signal(signal)),
-            _ => None,
+    pub fn reap(&self) -> Option<Remains> {
+        let (mut info, mut usage) = (MaybeUninit::<siginfo_t>::zeroed(), MaybeUninit::<rusage>::zeroed());
+        // The system call, whose last argument the library's function leaves out.
+        // SAFETY: both structures are the kernel's, writable, and of the types that it fills in.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_waitid,
+                libc::P_PIDFD,
+                self.pidfd.as_fd().as_raw_fd(),
+                info.as_mut_ptr(),
+                libc::WEXITED | libc::WNOHANG,
+                usage.as_mut_ptr(),
+            )
+        };
+        if done != 0 {
+            return None;
         }
+        // SAFETY: all bytes of both are initialized, by us and then by the kernel, and any are valid for integers. For a child
+        // that has ended the fields of `siginfo_t` that `si_pid` and `si_status` read are set; else they are zero.
+        let (pid, status, info, usage) = unsafe {
+            let (info, usage) = (info.assume_init(), usage.assume_init());
+            (info.si_pid(), info.si_status(), info, usage)
+        };
+        let ended = match info.si_code {
+            _ if pid == 0 => return None,
+            libc::CLD_EXITED => Ended::Code(status),
+            libc::CLD_KILLED | libc::CLD_DUMPED => Ended::Signal(status),
+            _ => return None,
+        };
+        let peak_memory = u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024;
+        Some(Remains { ended, peak_memory })
     }
 }
 
@@ -77,6 +112,15 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+/// The most memory that this process had at a time, in bytes.
+#[must_use]
+pub fn own_peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// Starts `command` with one end of a control socket as its standard input; returns the other end.
@@ -131,7 +175,9 @@ mod tests {
         command.args(["-c", "exit 7"]);
         let (process, _socket) = spawn(command).unwrap();
         assert_eq!(poll::wait(&[process.as_fd()], None).unwrap(), Ready::Some(vec![0]));
-        assert_eq!(process.reap(), Some(Ended::Code(7)));
+        let remains = process.reap().unwrap();
+        assert_eq!(remains.ended, Ended::Code(7));
+        assert!(remains.peak_memory > 0 && own_peak_memory() > Some(0));
         assert_eq!(process.reap(), None);
     }
 
@@ -142,7 +188,7 @@ mod tests {
         let (process, socket) = spawn(command).unwrap();
         process.kill();
         assert_eq!(poll::wait(&[process.as_fd()], None).unwrap(), Ready::Some(vec![0]));
-        assert_eq!(process.reap(), Some(Ended::Signal(9)));
+        assert_eq!(process.reap().unwrap().ended, Ended::Signal(9));
         assert!(matches!(socket.receive().unwrap(), Received::Closed));
     }
 }

@@ -4,6 +4,9 @@
 //! which item where there is one, and what to do.
 
 use std::fmt;
+use std::sync::Arc;
+
+use crate::lost::WorkerLost;
 
 /// What kind of thing went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +48,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     item: Option<u64>,
+    worker: Option<Arc<WorkerLost>>,
 }
 
 impl Error {
@@ -55,6 +59,7 @@ impl Error {
             kind,
             message: message.into(),
             item: None,
+            worker: None,
         }
     }
 
@@ -82,10 +87,25 @@ impl Error {
         self.item
     }
 
+    /// What is known of the worker process, if that is what was lost.
+    #[must_use]
+    pub fn worker(&self) -> Option<&WorkerLost> {
+        self.worker.as_deref()
+    }
+
     /// The sentence, without the item.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
+    }
+}
+
+impl From<Arc<WorkerLost>> for Error {
+    fn from(lost: Arc<WorkerLost>) -> Self {
+        Self {
+            worker: Some(Arc::clone(&lost)),
+            ..Self::new(ErrorKind::WorkerLost, lost.to_string())
+        }
     }
 }
 

@@ -36,12 +36,15 @@ mod error;
 mod executor;
 #[cfg(not(loom))]
 pub mod future;
+mod lost;
 #[cfg(not(loom))]
 pub mod map;
 #[cfg(not(loom))]
 mod memory;
 #[cfg(all(test, loom))]
 mod models;
+#[cfg(not(loom))]
+mod oom;
 #[cfg(not(loom))]
 mod outcome;
 mod queue;
@@ -66,9 +69,11 @@ pub use fanmap_shm::event::{Event, Wake};
 #[cfg(not(loom))]
 pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait};
 #[cfg(not(loom))]
+pub use lost::{Call, Exit, WorkerLost};
+#[cfg(not(loom))]
 pub use map::{Map, map};
 #[cfg(not(loom))]
-pub use outcome::{Exit, Outcome, Panic, WorkerLost};
+pub use outcome::{Outcome, Panic};
 #[cfg(not(loom))]
 pub use queue::{Joined, Pending};
 #[cfg(not(loom))]

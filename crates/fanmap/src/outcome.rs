@@ -1,9 +1,10 @@
 //! What became of a task: five different things, never mixed up.
 
 use std::any::Any;
-use std::fmt;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
+use crate::lost::WorkerLost;
 
 /// What became of one task.
 ///
@@ -20,7 +21,7 @@ pub enum Outcome<T, E = Panic> {
     /// The task was ended at its deadline.
     TimedOut,
     /// The worker ended before the task did.
-    Lost(WorkerLost),
+    Lost(Arc<WorkerLost>),
 }
 
 impl<T> Outcome<T> {
@@ -34,7 +35,7 @@ impl<T> Outcome<T> {
                 ErrorKind::TaskTimeout,
                 "the task ran out of time and was ended",
             )),
-            Outcome::Lost(lost) => Err(Error::new(ErrorKind::WorkerLost, lost.to_string())),
+            Outcome::Lost(lost) => Err(lost.into()),
         }
     }
 }
@@ -78,64 +79,4 @@ impl From<Panic> for Error {
     fn from(panic: Panic) -> Self {
         Error::new(ErrorKind::Panicked, format!("the task panicked: {}", panic.message))
     }
-}
-
-/// How a worker process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It exited with this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
-    /// Nobody could tell: what supervised it ended as well.
-    Unknown,
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Exit::Code(code) => write!(f, "exit code {code}"),
-            Exit::Signal(number) => match signal_name(*number) {
-                Some(name) => write!(f, "signal {number} ({name})"),
-                None => write!(f, "signal {number}"),
-            },
-            Exit::Unknown => f.write_str("unknown exit status"),
-        }
-    }
-}
-
-/// A worker process that ended while it ran a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerLost {
-    /// The worker's process id.
-    pub pid: u32,
-    /// How it ended.
-    pub exit: Exit,
-}
-
-impl fmt::Display for WorkerLost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the worker process {} ended abruptly while it ran the task: {}",
-            self.pid, self.exit
-        )
-    }
-}
-
-fn signal_name(number: i32) -> Option<&'static str> {
-    Some(match number {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        15 => "SIGTERM",
-        _ => return None,
-    })
 }

@@ -133,7 +133,14 @@ fn a_lost_worker_fails_only_its_own_task() {
         if k == 3 {
             let error = result.as_ref().unwrap_err();
             assert_eq!((error.kind(), error.item()), (ErrorKind::WorkerLost, Some(3)));
-            assert!(error.message().contains("SIGABRT"), "{error}");
+            assert!(
+                error.message().contains("SIGABRT") && error.message().contains("die_on_three`"),
+                "{error}"
+            );
+            let lost = error.worker().unwrap();
+            assert!(lost.exit == fanmap::Exit::Signal(6) && !lost.out_of_memory);
+            assert!(error.message().contains(&lost.pid.to_string()));
+            assert!(lost.call.function.ends_with("die_on_three"));
         } else {
             assert_eq!(result, &Ok(k as u64));
         }

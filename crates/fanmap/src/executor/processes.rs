@@ -212,7 +212,7 @@ impl Core {
                 format!("`{name}` is not registered: add `fanmap::register!(...)` for it at module level"),
             ));
         }
-        let function = self.pool.function(name.as_bytes().to_vec())?;
+        let function = self.pool.function(name, name.as_bytes().to_vec())?;
         functions.insert(name, Arc::clone(&function));
         Ok(function)
     }
@@ -243,7 +243,7 @@ pub(crate) fn decode<R: DeserializeOwned>(end: &End) -> Result<Outcome<R>, Error
             Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
             Outcome::Cancelled => Outcome::Cancelled,
             Outcome::TimedOut => Outcome::TimedOut,
-            Outcome::Lost(lost) => Outcome::Lost(*lost),
+            Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
         },
     })
 }

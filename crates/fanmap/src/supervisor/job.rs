@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fanmap_shm::link::Link;
 
+use crate::lost::Call;
 use crate::memory::{Lease, Load, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::policy;
@@ -64,6 +65,8 @@ pub(super) fn same_sink(one: &Arc<dyn Sink>, other: &Arc<dyn Sink>) -> bool {
 #[derive(Debug)]
 pub struct Function {
     pub(super) id: u64,
+    /// For messages.
+    name: Arc<str>,
     pub(super) message: Packed,
     pub(super) forgotten: Weak<Forgotten>,
     mean_nanos: AtomicU64,
@@ -80,9 +83,10 @@ impl Forgotten {
 }
 
 impl Function {
-    pub(super) fn new(id: u64, load: Load, forgotten: &Arc<Forgotten>) -> Self {
+    pub(super) fn new(id: u64, name: &str, load: Load, forgotten: &Arc<Forgotten>) -> Self {
         Self {
             id,
+            name: name.into(),
             message: Packed::new(load),
             forgotten: Arc::downgrade(forgotten),
             mean_nanos: AtomicU64::new(u64::MAX),
@@ -178,6 +182,16 @@ impl Job {
             sink: Arc::clone(&self.sink),
             place: Mutex::new(Place::Queued),
         })
+    }
+
+    /// The call that its first task is.
+    pub(super) fn call(&self) -> Call {
+        Call {
+            function: Arc::clone(&self.function.name),
+            arguments: Arc::clone(&self.message.body),
+            place: self.part.first,
+            total: self.part.total,
+        }
     }
 
     /// Moves the job to `place`; returns where it was.

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use fanmap_shm::bell::Bell;
 use fanmap_shm::link::Link;
 use fanmap_shm::poll::{self, Ready};
-use fanmap_shm::process::{self, Ended, Process};
+use fanmap_shm::process::{self, Process};
 use fanmap_shm::socket::{Received, Socket};
 
 use crate::error::Error;
-use crate::outcome::Exit;
+use crate::lost::Exit;
 use crate::transport::control::{Invitation, Memories, Report};
 
 /// Builds the command of a process that is started by the pool.
@@ -184,20 +184,16 @@ impl Launcher {
         }
     }
 
-    /// How a worker ended whose descriptor shows that it has. `None`: the template will report it.
-    pub(super) fn exit_of(&self, process: &Process) -> Option<Exit> {
+    /// How a worker ended whose descriptor shows that it has, and its most memory if that is known. `None`: the template
+    /// will report it.
+    pub(super) fn exit_of(&self, process: &Process) -> Option<(Exit, Option<u64>)> {
         match self {
-            Launcher::Direct => Some(process.reap().map_or(Exit::Unknown, Exit::from)),
+            Launcher::Direct => Some(process.reap().map_or((Exit::Unknown, None), |remains| {
+                // What it had when it began was ours. If that was more than it ever had itself, nobody knows what it had.
+                let own = Some(remains.peak_memory).filter(|peak| Some(*peak) > process::own_peak_memory());
+                (remains.ended.into(), own)
+            })),
             Launcher::Template(_) => None,
-        }
-    }
-}
-
-impl From<Ended> for Exit {
-    fn from(ended: Ended) -> Self {
-        match ended {
-            Ended::Code(code) => Exit::Code(code),
-            Ended::Signal(signal) => Exit::Signal(signal),
         }
     }
 }

@@ -63,13 +63,13 @@ impl Pool {
         })
     }
 
-    /// A function for [`Pool::submit`]. Each worker that needs it is sent `body` once.
+    /// A function for [`Pool::submit`]. Each worker that needs it is sent `body` once. `name` is for messages.
     ///
     /// # Errors
     /// The pool belongs to another process.
-    pub fn function(&self, body: impl Into<Load>) -> Result<Arc<Function>, Error> {
+    pub fn function(&self, name: &str, body: impl Into<Load>) -> Result<Arc<Function>, Error> {
         let id = self.shared.lock()?.next_id();
-        Ok(Arc::new(Function::new(id, body.into(), &self.shared.forgotten)))
+        Ok(Arc::new(Function::new(id, name, body.into(), &self.shared.forgotten)))
     }
 
     /// Starts the template, for a pool that has one: it gets ready while the first task is encoded.

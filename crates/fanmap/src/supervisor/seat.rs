@@ -12,8 +12,9 @@ use fanmap_shm::socket::Socket;
 use fanmap_shm::word::{Phase, State, Word};
 
 use crate::error::{Error, ErrorKind};
+use crate::lost::Death;
 use crate::memory::{Ledger, Message};
-use crate::outcome::{Exit, Outcome};
+use crate::outcome::Outcome;
 use crate::supervisor::job::{Job, Packed, Place, Sink, same_sink};
 use crate::supervisor::launcher::Launched;
 use crate::supervisor::policy;
@@ -75,7 +76,7 @@ pub(super) struct Seat {
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
     /// How it ended, once that is known.
-    pub(super) exit: Option<Exit>,
+    pub(super) death: Option<Death>,
     /// Held open for as long as the worker may live.
     _control: Option<Socket>,
     calls: FrameWriter,
@@ -111,7 +112,7 @@ impl Seat {
             process: launched.process.map(Arc::new),
             gone: false,
             doomed: false,
-            exit: None,
+            death: None,
             _control: launched.control,
             calls: FrameWriter::new(calls),
             replies: FrameReader::new(replies),

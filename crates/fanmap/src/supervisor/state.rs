@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::lost::{Death, WorkerLost};
 use crate::memory::Message;
-use crate::outcome::{Exit, Outcome, WorkerLost};
+use crate::outcome::Outcome;
 use crate::supervisor::job::{Broken, End, Job, Place, Sink, Wanted, same_sink};
 use crate::supervisor::launcher::Start;
 use crate::supervisor::policy;
@@ -294,7 +295,7 @@ impl State {
     pub(super) fn bury(&mut self) {
         let mut at = 0;
         while at < self.seats.len() {
-            let Some(exit) = self.seats[at].exit.filter(|_| self.seats[at].gone) else {
+            let Some(death) = self.seats[at].death.filter(|_| self.seats[at].gone) else {
                 at += 1;
                 continue;
             };
@@ -303,14 +304,21 @@ impl State {
             let pid = seat.pid().unwrap_or(0);
             for cut in remains.lost {
                 let job = self.own(cut);
-                self.end(&job, End::Outcome(Outcome::Lost(WorkerLost { pid, exit })));
+                let lost = WorkerLost {
+                    pid,
+                    exit: death.exit,
+                    peak_memory: death.peak_memory,
+                    out_of_memory: death.out_of_memory,
+                    call: job.call(),
+                };
+                self.end(&job, End::Outcome(Outcome::Lost(Arc::new(lost))));
             }
             for cut in remains.unfinished.into_iter().rev() {
                 let job = self.own(cut);
                 self.queue.push_front(job);
             }
             if seat.stage == Stage::Starting {
-                self.start_failed(&format!("a worker process ended before it was ready: {exit}"));
+                self.start_failed(&format!("a worker process ended before it was ready: {}", death.exit));
             }
         }
     }
@@ -352,9 +360,9 @@ impl State {
     pub(super) fn template_gone(&mut self) {
         for seat in &mut self.seats {
             match &seat.process {
-                Some(_) => seat.exit = seat.exit.or(Some(Exit::Unknown)),
+                Some(_) => seat.death = seat.death.or(Some(Death::UNSEEN)),
                 // Never reported: it died with the template, or was never forked.
-                None => (seat.gone, seat.exit) = (true, Some(Exit::Unknown)),
+                None => (seat.gone, seat.death) = (true, Some(Death::UNSEEN)),
             }
             seat.kill();
         }

@@ -15,7 +15,9 @@ use fanmap_shm::process::Process;
 use fanmap_shm::signals;
 
 use crate::error::{Error, ErrorKind};
+use crate::lost::{Death, Exit};
 use crate::memory::Ledger;
+use crate::oom::Kills;
 use crate::supervisor::job::Broken;
 use crate::supervisor::launcher::{self, Launcher, Start};
 
@@ -90,6 +92,7 @@ struct Supervisor {
     shared: Arc<Shared>,
     start: Start,
     launcher: Option<Launcher>,
+    kills: Kills,
 }
 
 impl Supervisor {
@@ -98,6 +101,7 @@ impl Supervisor {
             shared,
             start,
             launcher: None,
+            kills: Kills::from_now(),
         }
     }
 
@@ -257,10 +261,11 @@ impl Supervisor {
         }
         for (key, process) in ready.iter().filter_map(|at| processes.get(at.wrapping_sub(1))) {
             let exit = self.launcher.as_ref().and_then(|launcher| launcher.exit_of(process));
+            let death = exit.map(|(exit, peak_memory)| death(exit, peak_memory, &mut self.kills));
             let mut state = self.lock();
             if let Some(seat) = state.seats.iter_mut().find(|seat| seat.key == *key) {
                 seat.gone = true;
-                seat.exit = seat.exit.or(exit);
+                seat.death = seat.death.or(death);
             }
         }
         if reports.is_some() && ready.contains(&(processes.len() + 1)) {
@@ -305,7 +310,11 @@ impl Supervisor {
         }
     }
 
-    fn note(&self, report: Report) {
+    fn note(&mut self, report: Report) {
+        let death = match &report {
+            Report::Ended { exit, peak_memory, .. } => Some(death(*exit, *peak_memory, &mut self.kills)),
+            _ => None,
+        };
         let mut state = self.lock();
         let key = match &report {
             Report::Started { key, .. } | Report::Failed { key, .. } | Report::Ended { key, .. } => *key,
@@ -315,12 +324,21 @@ impl Supervisor {
         };
         match report {
             Report::Started { process, .. } => state.seats[at].started(process),
-            Report::Ended { exit, .. } => state.seats[at].exit = Some(exit),
+            Report::Ended { .. } => state.seats[at].death = death,
             Report::Failed { errno, .. } => {
                 state.seats.remove(at);
                 let why = std::io::Error::from_raw_os_error(errno);
                 state.start_failed(&format!("forking it failed: {why}"));
             }
         }
+    }
+}
+
+/// What is known of a worker that has ended.
+fn death(exit: Exit, peak_memory: Option<u64>, kills: &mut Kills) -> Death {
+    Death {
+        exit,
+        peak_memory,
+        out_of_memory: exit == Exit::KILLED && kills.take(),
     }
 }

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::link::Link;
-use fanmap_shm::process::Process;
+use fanmap_shm::process::{Ended, Process};
 use fanmap_shm::socket::Socket;
 
-use crate::outcome::Exit;
+use crate::lost::Exit;
 
 /// All that a new worker needs to join a pool.
 #[derive(Debug)]
@@ -115,7 +115,18 @@ pub(crate) enum Report {
         key: u64,
         /// How.
         exit: Exit,
+        /// The most memory that it had, in bytes, if that is known.
+        peak_memory: Option<u64>,
     },
+}
+
+impl From<Ended> for Exit {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Code(code) => Exit::Code(code),
+            Ended::Signal(signal) => Exit::Signal(signal),
+        }
+    }
 }
 
 const STARTED: u64 = 1;
@@ -126,19 +137,19 @@ const UNKNOWN: u64 = 5;
 
 impl Report {
     pub(crate) fn send(&self, socket: &Socket) -> io::Result<()> {
-        let (tag, key, value) = match self {
-            Report::Started { key, process } => (STARTED, *key, i64::from(process.pid())),
-            Report::Failed { key, errno } => (FAILED, *key, i64::from(*errno)),
-            Report::Ended { key, exit } => match exit {
-                Exit::Code(code) => (CODE, *key, i64::from(*code)),
-                Exit::Signal(signal) => (SIGNAL, *key, i64::from(*signal)),
-                Exit::Unknown => (UNKNOWN, *key, 0),
-            },
+        let (tag, key, value, peak) = match self {
+            Report::Started { key, process } => (STARTED, key, i64::from(process.pid()), 0),
+            Report::Failed { key, errno } => (FAILED, key, i64::from(*errno), 0),
+            Report::Ended { key, exit, peak_memory } => {
+                let (tag, value) = match exit {
+                    Exit::Code(code) => (CODE, *code),
+                    Exit::Signal(signal) => (SIGNAL, *signal),
+                    Exit::Unknown => (UNKNOWN, 0),
+                };
+                (tag, key, i64::from(value), peak_memory.unwrap_or(0))
+            }
         };
-        let mut message = [0; 24];
-        message[..8].copy_from_slice(&tag.to_ne_bytes());
-        message[8..16].copy_from_slice(&key.to_ne_bytes());
-        message[16..].copy_from_slice(&value.to_ne_bytes());
+        let message = [tag, *key, value as u64, peak].map(u64::to_ne_bytes).concat();
         match self {
             Report::Started { process, .. } => socket.send(&message, &[process.as_fd()]),
             _ => socket.send(&message, &[]),
@@ -147,28 +158,21 @@ impl Report {
 
     /// What the message says, or `None` if it is nonsense.
     pub(crate) fn read(message: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
-        let [tag, key, value] = longs(message)?;
+        let [tag, key, value, peak] = longs(message)?;
         let value = i32::try_from(value as i64).ok()?;
-        Some(match tag {
-            STARTED => Report::Started {
-                key,
-                process: Process::from_fd(u32::try_from(value).ok()?, fds.into_iter().next()?),
-            },
-            FAILED => Report::Failed { key, errno: value },
-            CODE => Report::Ended {
-                key,
-                exit: Exit::Code(value),
-            },
-            SIGNAL => Report::Ended {
-                key,
-                exit: Exit::Signal(value),
-            },
-            UNKNOWN => Report::Ended {
-                key,
-                exit: Exit::Unknown,
-            },
+        let exit = match tag {
+            STARTED => {
+                let process = Process::from_fd(u32::try_from(value).ok()?, fds.into_iter().next()?);
+                return Some(Report::Started { key, process });
+            }
+            FAILED => return Some(Report::Failed { key, errno: value }),
+            CODE => Exit::Code(value),
+            SIGNAL => Exit::Signal(value),
+            UNKNOWN => Exit::Unknown,
             _ => return None,
-        })
+        };
+        let peak_memory = Some(peak).filter(|peak| *peak > 0);
+        Some(Report::Ended { key, exit, peak_memory })
     }
 }
 
@@ -207,17 +211,31 @@ mod tests {
     #[test]
     fn reports_come_back_as_they_were_and_nonsense_is_refused() {
         let (ours, theirs) = Socket::pair().unwrap();
-        for exit in [Exit::Code(3), Exit::Signal(11), Exit::Unknown] {
-            Report::Ended { key: 4, exit }.send(&ours).unwrap();
+        for (exit, peak) in [
+            (Exit::Code(3), Some(7)),
+            (Exit::Signal(11), None),
+            (Exit::Unknown, None),
+        ] {
+            let report = Report::Ended {
+                key: 4,
+                exit,
+                peak_memory: peak,
+            };
+            report.send(&ours).unwrap();
             let (bytes, fds) = message(&theirs);
-            let Some(Report::Ended { key: 4, exit: seen }) = Report::read(&bytes, fds) else {
+            let Some(Report::Ended {
+                key: 4,
+                exit: seen,
+                peak_memory,
+            }) = Report::read(&bytes, fds)
+            else {
                 panic!("another report")
             };
-            assert_eq!(seen, exit);
+            assert_eq!((seen, peak_memory), (exit, peak));
         }
-        assert!(Report::read(&[0; 24], Vec::new()).is_none());
+        assert!(Report::read(&[0; 32], Vec::new()).is_none());
         assert!(Report::read(b"short", Vec::new()).is_none());
-        let started = [1u64, 4, 7].map(u64::to_ne_bytes).concat();
+        let started = [1u64, 4, 7, 0].map(u64::to_ne_bytes).concat();
         assert!(
             Report::read(&started, Vec::new()).is_none(),
             "no descriptor came with it"

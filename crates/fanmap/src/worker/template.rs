@@ -7,7 +7,7 @@ use fanmap_shm::process::{self, Process};
 use fanmap_shm::socket::{Received, Socket};
 
 use crate::error::Error;
-use crate::outcome::Exit;
+use crate::lost::Exit;
 use crate::transport::control::{Invitation, Report};
 
 /// The template's side of its control socket: what a single-threaded process needs to fork workers on request.
@@ -71,9 +71,14 @@ impl Template {
             };
             for at in ready.iter().rev().filter_map(|at| at.checked_sub(2)) {
                 let (key, child) = self.children.swap_remove(at);
-                let exit = child.reap().map_or(Exit::Unknown, Exit::from);
+                let remains = child.reap();
+                let report = Report::Ended {
+                    key,
+                    exit: remains.map_or(Exit::Unknown, |remains| remains.ended.into()),
+                    peak_memory: remains.map(|remains| remains.peak_memory),
+                };
                 // A parent that is gone shows in the poll above.
-                let _ = Report::Ended { key, exit }.send(&self.socket);
+                let _ = report.send(&self.socket);
             }
             if ready.contains(&1) {
                 return Ok(Request::Leave);

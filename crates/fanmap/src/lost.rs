@@ -1,0 +1,115 @@
+//! What is known of a worker process that ended while it ran a task.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// How a worker process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+    /// Nobody could tell: what supervised it ended as well.
+    Unknown,
+}
+
+impl Exit {
+    /// By SIGKILL, which the system sends when memory runs out.
+    pub(crate) const KILLED: Self = Exit::Signal(9);
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exit code {code}"),
+            Exit::Signal(number) => match signal_name(*number) {
+                Some(name) => write!(f, "signal {number} ({name})"),
+                None => write!(f, "signal {number}"),
+            },
+            Exit::Unknown => f.write_str("unknown exit status"),
+        }
+    }
+}
+
+/// How a worker process ended, and what is known of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Death {
+    pub(crate) exit: Exit,
+    /// In bytes.
+    pub(crate) peak_memory: Option<u64>,
+    pub(crate) out_of_memory: bool,
+}
+
+impl Death {
+    /// One that nobody saw.
+    pub(crate) const UNSEEN: Self = Self {
+        exit: Exit::Unknown,
+        peak_memory: None,
+        out_of_memory: false,
+    };
+}
+
+/// The call that a task was, as far as its parent still has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The function's name.
+    pub function: Arc<str>,
+    /// The encoded arguments of the run that the task was sent with.
+    pub arguments: Arc<Vec<u8>>,
+    /// Which of them is the task's.
+    pub place: u32,
+    /// How many they are.
+    pub total: u32,
+}
+
+/// A worker process that ended while it ran a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerLost {
+    /// The worker's process id.
+    pub pid: u32,
+    /// How it ended.
+    pub exit: Exit,
+    /// The most memory that it had at a time (resident), in bytes, if that is known.
+    pub peak_memory: Option<u64>,
+    /// Whether the system has likely killed it because memory ran out: it was ended by SIGKILL, and its cgroup has counted
+    /// such a kill.
+    pub out_of_memory: bool,
+    /// What it ran.
+    pub call: Call,
+}
+
+impl fmt::Display for WorkerLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pid, function) = (self.pid, &self.call.function);
+        write!(
+            f,
+            "the worker process {pid} ended abruptly while it ran `{function}`: {}",
+            self.exit
+        )?;
+        if self.out_of_memory {
+            f.write_str(", likely out of memory")?;
+        }
+        match self.peak_memory {
+            Some(bytes) => write!(f, "; it had used up to {} MiB of memory", bytes.div_ceil(1 << 20)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
