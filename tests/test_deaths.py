@@ -9,6 +9,7 @@ import pickle
 import resource
 import select
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -485,11 +486,35 @@ def test_a_killed_fork_template_breaks_its_pool_with_a_reason(tmp_path: Path) ->
     del error
 
 
-def test_a_worker_that_dies_in_its_initializer_breaks_the_pool_and_does_not_start_for_ever() -> None:
-    with fanmap.ProcessPoolExecutor(2, initializer=os._exit, initargs=(3,)) as pool:
+@pytest.mark.parametrize(("how", "says"), [("exit", "exit code 3"), ("SIGKILL", "SIGKILL")])
+def test_a_worker_that_dies_in_its_initializer_breaks_the_pool_and_does_not_start_for_ever(
+    context: multiprocessing.context.BaseContext | None, how: str, says: str
+) -> None:
+    with fanmap.ProcessPoolExecutor(2, context, initializer=die, initargs=(how,)) as pool:
         error = pool.submit(abs, -1).exception(LIMIT)
-        assert type(error) is fanmap.BrokenProcessPool and "3" in str(error)
+        assert type(error) is fanmap.BrokenProcessPool and says in str(error), error
         with pytest.raises(fanmap.BrokenProcessPool):
+            pool.submit(abs, -1)
+        del error
+
+
+def test_an_executable_that_is_gone_breaks_the_pool_and_is_named(
+    context: multiprocessing.context.BaseContext | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if context is not None and context.get_start_method() == "fork":
+        pytest.skip("it runs no executable")
+    executable = tmp_path / "python"
+    executable.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(executable))
+    before = children(os.getpid())
+    with fanmap.ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+        assert pool.submit(abs, -1).result(LIMIT) == 1
+        executable.unlink()
+        for pid in children(os.getpid()) - before:
+            os.kill(pid, signal.SIGKILL)  # the template, or the worker, is to be started again
+        error = pool.submit(abs, -1).exception(LIMIT)
+        assert type(error) is fanmap.BrokenProcessPool and f"{executable}: No such file" in str(error), error
+        with pytest.raises(fanmap.BrokenProcessPool, match=str(executable)):
             pool.submit(abs, -1)
         del error
 

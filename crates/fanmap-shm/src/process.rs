@@ -129,7 +129,11 @@ pub fn own_peak_memory() -> Option<u64> {
 /// others are closed on exec. The started program takes it with [`adopt_control_socket`].
 pub fn spawn(mut command: Command) -> io::Result<(Process, Socket)> {
     let (ours, theirs) = Socket::pair()?;
-    let child = command.stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    let spawned = command.stdin(Stdio::from(theirs.into_fd())).spawn();
+    let child = spawned.map_err(|cause| {
+        let program = command.get_program().to_string_lossy();
+        io::Error::new(cause.kind(), format!("{program}: {cause}"))
+    })?;
     Ok((Process::open(child.id())?, ours))
 }
 

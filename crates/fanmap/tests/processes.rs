@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use fanmap::bytes::{Chunk, End, Handler, Message, ProcessConfig, Sink, Start};
 use fanmap::{ErrorKind, Joined, Pending, ProcessPool};
 use proptest::prelude::*;
 
@@ -43,7 +44,100 @@ fanmap::register!(square, echo, fail_on_odd, die_on_three, my_pid, wait_for_file
 /// What the workers run: this test binary, with arguments that name this test.
 #[test]
 fn worker_entry() {
+    if std::env::var_os("FANMAP_TEST_DEADLY").is_some() {
+        let invitation = fanmap::bytes::accept().unwrap().unwrap();
+        let _ = fanmap::bytes::serve(invitation, &mut Deadly);
+    }
     fanmap::init();
+}
+
+/// A worker that ends when it is sent its first task, before it starts it.
+struct Deadly;
+
+impl Handler for Deadly {
+    fn setup(&mut self, _: Vec<u8>) -> Result<(), Vec<u8>> {
+        Ok(())
+    }
+
+    fn define(&mut self, _: u64, _: Message) {
+        std::process::exit(7);
+    }
+
+    fn forget(&mut self, _: u64) {}
+
+    fn run(&mut self, _: u64, _: Message, _: &mut Chunk<'_>) -> Result<(), fanmap::Error> {
+        unreachable!("it has ended")
+    }
+}
+
+/// Tells a test how its one task ended.
+struct Tell(mpsc::Sender<End>);
+
+impl Sink for Tell {
+    fn finished(&self, _: u64, _: u32, end: End) {
+        self.0.send(end).unwrap();
+    }
+}
+
+/// Why a pool of `start` broke, which it must with its first task.
+fn why_broken(workers: usize, start: Start) -> String {
+    let config = ProcessConfig {
+        workers,
+        ..Default::default()
+    };
+    let pool = fanmap::bytes::Pool::new(config, start).unwrap();
+    let (tell, told) = mpsc::channel();
+    let function = pool.function("f", Vec::new()).unwrap();
+    let ticket = pool.submit(&function, Vec::new(), std::sync::Arc::new(Tell(tell)), 0);
+    let reason = match ticket.map(|_| told.recv_timeout(Duration::from_secs(60)).unwrap()) {
+        Ok(End::Broken(broken)) => broken.reason.clone(),
+        Ok(end) => panic!("it has not broken, but {end:?}"),
+        Err(error) => panic!("it was refused: {error}"),
+    };
+    assert_eq!(
+        pool.submit(&function, Vec::new(), std::sync::Arc::new(Tell(mpsc::channel().0)), 0)
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Broken
+    );
+    pool.close(Pending::Finish);
+    assert_eq!(pool.join(None), Joined::All);
+    reason
+}
+
+#[test]
+fn workers_that_end_before_they_start_a_task_are_not_replaced_for_ever() {
+    let deadly = || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["worker_entry", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env("FANMAP_TEST_DEADLY", "1");
+        command
+    };
+    for workers in 1..3 {
+        let reason = why_broken(workers, Start::Direct(Box::new(deadly)));
+        assert!(reason.contains(&format!("{} times", 3 * workers)), "{reason}");
+        assert!(reason.contains("exit code 7"), "{reason}");
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_started_breaks_the_pool_and_is_named() {
+    let missing = || std::process::Command::new("/no/such/program");
+    for start in [Start::Direct(Box::new(missing)), Start::Template(Box::new(missing))] {
+        let reason = why_broken(2, start);
+        assert!(reason.contains("/no/such/program: No such file"), "{reason}");
+    }
+}
+
+#[test]
+fn a_template_that_ends_again_and_again_breaks_the_pool_with_its_exit() {
+    let fails = || {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "exit 9"]);
+        command
+    };
+    let reason = why_broken(2, Start::Template(Box::new(fails)));
+    assert!(reason.contains("exit code 9"), "{reason}");
 }
 
 fn pool(workers: usize) -> ProcessPool {

@@ -9,6 +9,7 @@
 //! | it dies with | the supervisor's thread | the template, which dies with the parent |
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
@@ -58,20 +59,26 @@ impl TemplateProcess {
     }
 
     fn socket(&self) -> &Socket {
-        self.socket.as_ref().expect("it is taken by drop alone")
+        self.socket.as_ref().expect("it is taken at the end alone")
+    }
+
+    /// Ends it. How it ended comes back, which is its own doing if it had.
+    fn end(&mut self) -> Exit {
+        if self.socket.take().is_none() || std::process::id() != self.owner {
+            return Exit::Unknown;
+        }
+        // It has nothing left to do or to lose; waiting for it to notice could be waiting for a stopped process.
+        self.process.kill();
+        while let Ok(Ready::Interrupted) = poll::wait(&[self.process.as_fd()], None) {}
+        self.process
+            .reap()
+            .map_or(Exit::Unknown, |remains| remains.ended.into())
     }
 }
 
 impl Drop for TemplateProcess {
     fn drop(&mut self) {
-        drop(self.socket.take());
-        if std::process::id() != self.owner {
-            return;
-        }
-        // It has nothing left to do or to lose; waiting for it to notice could be waiting for a stopped process.
-        self.process.kill();
-        while let Ok(Ready::Interrupted) = poll::wait(&[self.process.as_fd()], None) {}
-        let _ = self.process.reap();
+        let _ = self.end();
     }
 }
 
@@ -142,7 +149,11 @@ impl Launcher {
         let os = |cause| Error::os("start a worker process", cause);
         match (self, start) {
             (Launcher::Template(template), _) => {
-                Invitation::send(template.socket(), key, link, bells, memories, extra).map_err(os)?;
+                match Invitation::send(template.socket(), key, link, bells, memories, extra) {
+                    // It has ended, which will show, and be told.
+                    Err(cause) if cause.kind() == ErrorKind::BrokenPipe => {}
+                    sent => sent.map_err(os)?,
+                }
                 Ok(Launched::default())
             }
             (Launcher::Direct, Start::Direct(command)) => {
@@ -157,6 +168,14 @@ impl Launcher {
                 })
             }
             (Launcher::Direct, _) => unreachable!("a launcher belongs to the start that opened it"),
+        }
+    }
+
+    /// Ends it; how the template had ended, if there is one.
+    pub(super) fn end(self) -> Exit {
+        match self {
+            Launcher::Direct => Exit::Unknown,
+            Launcher::Template(mut template) => template.end(),
         }
     }
 

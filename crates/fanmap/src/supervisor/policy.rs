@@ -15,6 +15,10 @@ const MOST_AHEAD: usize = 1 << 16;
 /// moment); more means that no worker can live here, and starting them for ever would hide why.
 const FAILED_STARTS: u32 = 3;
 
+/// How many workers in a row may end, for each that there may be, while they have tasks and before one of those has ended. All
+/// at once can be killed by the same event; again and again means that no task will ever be done here.
+const FRUITLESS_ROUNDS: usize = 3;
+
 /// How many tasks may be with one worker at a time, the one that runs included.
 ///
 /// `mean` is what tasks of this kind have taken so far; `growing` says that more workers could still be started. As long
@@ -84,6 +88,12 @@ pub(super) fn nap_unasked(mean: Duration) -> Option<Duration> {
 /// Whether the pool must give up after so many workers in a row ended before they were ready.
 pub(super) fn gives_up(failed_starts: u32) -> bool {
     failed_starts >= FAILED_STARTS
+}
+
+/// Whether the pool must give up after so many of at most `limit` workers in a row ended with tasks of which none had
+/// started, and not one task ended meanwhile.
+pub(super) fn is_fruitless(deaths: usize, limit: usize) -> bool {
+    deaths >= FRUITLESS_ROUNDS * limit
 }
 
 #[cfg(test)]

@@ -265,6 +265,11 @@ impl Seat {
         }
     }
 
+    /// Whether this side has killed it.
+    pub(super) fn was_killed(&self) -> bool {
+        self.doomed
+    }
+
     /// Asks the worker to end; its own handlers decide.
     pub(super) fn terminate(&mut self) {
         self.stage = Stage::Leaving;

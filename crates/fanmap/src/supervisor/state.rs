@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::lost::{Death, WorkerLost};
+use crate::lost::{Death, Exit, WorkerLost};
 use crate::memory::Message;
 use crate::outcome::Outcome;
 use crate::supervisor::job::{Broken, End, Job, Place, Sink, Wanted, same_sink};
@@ -109,6 +109,8 @@ pub(super) struct State {
     /// How many workers to start beyond what the queue asks for.
     wanted: usize,
     failed_starts: u32,
+    /// How many workers in a row ended with tasks of which none had started, since the last task ended.
+    fruitless: usize,
     limit: usize,
 }
 
@@ -128,6 +130,7 @@ impl State {
             heard: Heard::default(),
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
+            fruitless: 0,
             limit,
         }
     }
@@ -279,6 +282,7 @@ impl State {
                 Said::Refused(why) => refusal = Some(why),
                 Said::Finished(tasks, outcome) => {
                     self.heard.note(&tasks.0);
+                    self.fruitless = 0;
                     self.answered(tasks, outcome);
                 }
             }
@@ -302,6 +306,11 @@ impl State {
             let mut seat = self.seats.remove(at);
             let remains = seat.bury();
             let pid = seat.pid().unwrap_or(0);
+            if !remains.lost.is_empty() {
+                self.fruitless = 0;
+            } else if !remains.unfinished.is_empty() && !seat.was_killed() {
+                self.fruitless += 1;
+            }
             for cut in remains.lost {
                 let job = self.own(cut);
                 let lost = WorkerLost {
@@ -319,6 +328,15 @@ impl State {
             }
             if seat.stage == Stage::Starting {
                 self.start_failed(&format!("a worker process ended before it was ready: {}", death.exit));
+            }
+            if policy::is_fruitless(self.fruitless, self.limit) {
+                let (times, exit) = (self.fruitless, death.exit);
+                self.break_down(Broken {
+                    reason: format!(
+                        "worker processes ended again and again ({times} times) before they started a task; the last time: {exit}"
+                    ),
+                    refusal: None,
+                });
             }
         }
     }
@@ -356,20 +374,18 @@ impl State {
         }
     }
 
-    /// The template is gone. Its workers die with it; how they ended will not be told.
-    pub(super) fn template_gone(&mut self) {
+    /// The template is gone, by this exit. Its workers die with it; how they ended will not be told.
+    pub(super) fn template_gone(&mut self, exit: Exit) {
+        // Those that were never reported died with the template, or were never forked. They have had nothing to do.
+        self.seats.retain(|seat| seat.process.is_some());
         for seat in &mut self.seats {
-            match &seat.process {
-                Some(_) => seat.death = seat.death.or(Some(Death::UNSEEN)),
-                // Never reported: it died with the template, or was never forked.
-                None => (seat.gone, seat.death) = (true, Some(Death::UNSEEN)),
-            }
+            seat.death = seat.death.or(Some(Death::UNSEEN));
             seat.kill();
         }
         self.failed_starts += 1;
         if policy::gives_up(self.failed_starts) {
             self.break_down(Broken {
-                reason: "the process that forks the workers ended again and again".to_owned(),
+                reason: format!("the process that forks the workers ended again and again; the last time: {exit}"),
                 refusal: None,
             });
         }

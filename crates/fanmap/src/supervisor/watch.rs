@@ -303,8 +303,8 @@ impl Supervisor {
                 Ok(None) => return,
                 Ok(Some(report)) => self.note(report),
                 Err(launcher::TemplateGone) => {
-                    drop(self.launcher.take());
-                    self.lock().template_gone();
+                    let exit = self.launcher.take().map_or(Exit::Unknown, Launcher::end);
+                    self.lock().template_gone(exit);
                 }
             }
         }
