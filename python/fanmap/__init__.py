@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._errors import BrokenProcessPool, UndecodableError, WorkerCrashed
     from ._future import Future
     from ._map import MapResult, map
+    from ._place import worker_index
     from ._processes import ProcessPoolExecutor
     from ._remote import RemoteError
     from ._threads import ThreadPoolExecutor
@@ -64,6 +65,7 @@ __all__ = [
     "map",
     "shutdown",
     "wait",
+    "worker_index",
 ]
 
 _WHERE = {
@@ -89,6 +91,7 @@ _WHERE = {
     "map": "fanmap._map",
     "shutdown": "fanmap._default",
     "wait": "concurrent.futures",
+    "worker_index": "fanmap._place",
 }
 
 

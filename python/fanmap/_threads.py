@@ -17,7 +17,7 @@ from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
-from . import _check, _lifecycle, _lookalikes, _native
+from . import _check, _lifecycle, _lookalikes, _native, _place
 from ._future import Future
 from ._lane import Lane, lane_over_any, lane_over_threads
 from ._map import executor_map
@@ -193,6 +193,7 @@ class _Spawner:
             self.threads = {thread, *(one for one in self.threads if one.is_alive())}
 
     def _work(self, seat: _native.Seat) -> None:
+        _place.thread.index = seat.index
         if self._initializer is not None:
             try:
                 self._initializer(*self._initargs)

@@ -45,6 +45,7 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Initializer |
 
 def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
     os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork)
+    _place.index = invitation.index
     code = 1
     try:
         if _native.serve(invitation, Handler(inherited, invitation.take_extra())):

@@ -37,6 +37,7 @@ pub(crate) struct ThreadPool {
 /// A worker's place in a pool: the target of its thread.
 #[pyclass(frozen, module = "fanmap._native")]
 pub(crate) struct Seat {
+    index: usize,
     /// Taken by the thread that runs here.
     seat: Mutex<Option<fanmap::Seat>>,
 }
@@ -55,6 +56,7 @@ impl ThreadPool {
             .spawn_with(Box::new(move |seat| {
                 Python::attach(|py| {
                     let seat = Seat {
+                        index: seat.index(),
                         seat: Mutex::new(Some(seat)),
                     };
                     spawns.call_method1(py, "spawn", (seat,)).map(drop).map_err(|error| {
@@ -151,6 +153,12 @@ impl ThreadPool {
 
 #[pymethods]
 impl Seat {
+    /// The worker's number among those of its pool.
+    #[getter]
+    fn index(&self) -> usize {
+        self.index
+    }
+
     /// Runs jobs on the calling thread until the pool closes.
     fn run(&self, py: Python<'_>) -> PyResult<()> {
         let mut seat = self.take()?;

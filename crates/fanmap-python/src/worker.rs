@@ -23,6 +23,7 @@ pub(crate) struct Invitation {
     /// Taken by `serve`.
     invitation: Mutex<Option<bytes::Invitation>>,
     key: u64,
+    index: u32,
     parent: u32,
 }
 
@@ -37,6 +38,7 @@ impl Invitation {
     fn wrap(invitation: bytes::Invitation) -> Self {
         Self {
             key: invitation.key(),
+            index: invitation.index(),
             parent: invitation.parent(),
             invitation: Mutex::new(Some(invitation)),
         }
@@ -56,6 +58,12 @@ impl Invitation {
     #[getter]
     fn key(&self) -> u64 {
         self.key
+    }
+
+    /// The worker's number among those of its pool.
+    #[getter]
+    fn index(&self) -> u32 {
+        self.index
     }
 
     /// The process that supervises the worker.

@@ -34,7 +34,7 @@ impl Outcomes {
 /// A worker as `Seat::run` is one: it rests before it publishes.
 fn work(queue: &Queue<u32>, outcomes: &Outcomes) {
     let mut place = Place::Idle;
-    while let Next::Job(job) = queue.next(place) {
+    while let Next::Job(job) = queue.next(place, 0) {
         let rests = queue.rest();
         outcomes.publish(job);
         place = if rests { Place::Idle } else { Place::Busy };
@@ -111,7 +111,7 @@ fn a_worker_that_is_lost_leaves_no_job_behind() {
         let lost = {
             let queue = Arc::clone(&queue);
             // Its thread could not be brought.
-            thread::spawn(move || Vec::from(queue.leave(Place::Idle)))
+            thread::spawn(move || Vec::from(queue.leave(Place::Idle, 0)))
         };
         let handed_back = match queue.offer(1, false) {
             Offer::Taken => None,

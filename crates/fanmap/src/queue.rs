@@ -95,10 +95,21 @@ struct State<J> {
     asleep: usize,
     /// Whether one of those has been woken for a job.
     waking: bool,
-    /// How many places were ever reserved: the next one's index.
-    reserved: usize,
+    /// Which indices of places are taken: as many as there are workers.
+    taken: Vec<bool>,
     /// How many jobs were ever queued.
     queued: u64,
+}
+
+impl<J> State<J> {
+    /// The lowest index that no worker has.
+    fn take_index(&mut self) -> usize {
+        let free = self.taken.iter().position(|taken| !taken);
+        let index = free.unwrap_or(self.taken.len());
+        self.taken.resize(self.taken.len().max(index + 1), false);
+        self.taken[index] = true;
+        index
+    }
 }
 
 /// Jobs in the order they came, and the count of those who take them.
@@ -125,7 +136,7 @@ impl<J> Queue<J> {
                 idle: 0,
                 asleep: 0,
                 waking: false,
-                reserved: 0,
+                taken: Vec::new(),
                 queued: 0,
             }),
             work: Condvar::new(),
@@ -153,8 +164,7 @@ impl<J> Queue<J> {
             Phase::Broken(why) => return Offer::Refused(job, why.clone()),
         }
         if may_grow && state.jobs.len() >= state.idle && state.workers < self.max_workers {
-            let index = state.reserved;
-            state.reserved += 1;
+            let index = state.take_index();
             state.workers += 1;
             state.idle += 1;
             self.full.store(state.workers == self.max_workers, Ordering::Relaxed);
@@ -172,8 +182,8 @@ impl<J> Queue<J> {
         Offer::Taken
     }
 
-    /// The next job for the worker in `place`, waiting for one; or that the worker should end.
-    pub(crate) fn next(&self, place: Place) -> Next<J> {
+    /// The next job for the worker in `place`, which has this index, waiting for one; or that the worker should end.
+    pub(crate) fn next(&self, place: Place, index: usize) -> Next<J> {
         let mut state = self.lock();
         if place == Place::Busy {
             state.idle += 1;
@@ -213,7 +223,7 @@ impl<J> Queue<J> {
             state.waking = false;
         }
         state.idle -= 1;
-        self.lose_worker(&mut state);
+        self.lose_worker(&mut state, index);
         self.unlock_and_tell(state);
         Next::End
     }
@@ -242,12 +252,12 @@ impl<J> Queue<J> {
     ///
     /// Hands back the jobs that now have nobody to run them.
     #[must_use]
-    pub(crate) fn leave(&self, place: Place) -> VecDeque<J> {
+    pub(crate) fn leave(&self, place: Place, index: usize) -> VecDeque<J> {
         let mut state = self.lock();
         if place == Place::Idle {
             state.idle -= 1;
         }
-        self.lose_worker(&mut state);
+        self.lose_worker(&mut state, index);
         let orphans = if state.workers == 0 {
             std::mem::take(&mut state.jobs)
         } else {
@@ -360,8 +370,9 @@ impl<J> Queue<J> {
         }
     }
 
-    fn lose_worker(&self, state: &mut State<J>) {
+    fn lose_worker(&self, state: &mut State<J>, index: usize) {
         state.workers -= 1;
+        state.taken[index] = false;
         self.full.store(false, Ordering::Relaxed);
     }
 
@@ -398,11 +409,28 @@ mod tests {
         assert!(wants_worker(queue.offer('b', true)));
         assert!(taken(queue.offer('b', true)));
         assert!(taken(queue.offer('c', true)), "both workers exist");
-        assert!(matches!(queue.next(Place::Idle), Next::Job('a')));
-        assert!(matches!(queue.next(Place::Idle), Next::Job('b')));
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job('a')));
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job('b')));
         assert_eq!(queue.try_next(Place::Busy), Some('c'));
         assert_eq!(queue.try_next(Place::Busy), None);
         assert_eq!((queue.len(), queue.workers(), queue.max_workers()), (0, 2, 2));
+    }
+
+    #[test]
+    fn a_worker_has_the_lowest_index_that_is_free() {
+        let index = |offer| match offer {
+            Offer::NeedsWorker(_, index) => index,
+            _ => panic!("no worker is wanted"),
+        };
+        let queue = Queue::new(3, None);
+        for expected in 0..3 {
+            assert_eq!(index(queue.offer('a', true)), expected);
+            assert!(taken(queue.offer('a', true)));
+        }
+        assert!(queue.leave(Place::Idle, 1).is_empty());
+        assert!(queue.leave(Place::Idle, 0).is_empty());
+        assert_eq!(index(queue.offer('a', true)), 0);
+        assert_eq!(index(queue.offer('a', true)), 1);
     }
 
     #[test]
@@ -410,7 +438,7 @@ mod tests {
         let queue = Queue::new(2, None);
         assert!(wants_worker(queue.offer('a', true)));
         assert!(taken(queue.offer('a', true)));
-        assert!(matches!(queue.next(Place::Idle), Next::Job('a')));
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job('a')));
         assert!(queue.rest());
         assert!(
             taken(queue.offer('b', true)),
@@ -420,7 +448,7 @@ mod tests {
         assert!(queue.rest());
         assert_eq!(queue.try_next(Place::Idle), None);
         assert!(taken(queue.offer('c', true)), "it is idle still");
-        assert!(matches!(queue.next(Place::Idle), Next::Job('c')));
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job('c')));
         assert!(wants_worker(queue.offer('d', true)), "now it is busy");
         assert!(!queue.rest(), "no other could be started");
     }
@@ -432,9 +460,9 @@ mod tests {
         assert!(taken(queue.offer(1, true)));
         assert!(wants_worker(queue.offer(2, true)));
         assert!(taken(queue.offer(2, true)));
-        assert!(matches!(queue.next(Place::Idle), Next::Job(1)));
-        assert!(queue.leave(Place::Busy).is_empty());
-        assert_eq!(queue.leave(Place::Idle), [2]);
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job(1)));
+        assert!(queue.leave(Place::Busy, 0).is_empty());
+        assert_eq!(queue.leave(Place::Idle, 0), [2]);
         assert!(matches!(queue.offer(3, false), Offer::Refused(3, _)));
         assert_eq!(queue.join(None), Joined::All);
     }
@@ -447,10 +475,10 @@ mod tests {
             assert!(taken(queue.offer(job, true)));
         }
         assert!(queue.close(Pending::Finish).is_empty());
-        assert!(matches!(queue.next(Place::Idle), Next::Job(1)));
+        assert!(matches!(queue.next(Place::Idle, 0), Next::Job(1)));
         assert_eq!(queue.close(Pending::Cancel), [2, 3]);
         assert_eq!(queue.join(Some(Instant::now())), Joined::TimedOut);
-        assert!(matches!(queue.next(Place::Busy), Next::End));
+        assert!(matches!(queue.next(Place::Busy, 0), Next::End));
         assert_eq!(queue.join(None), Joined::All);
         assert!(matches!(queue.offer(4, true), Offer::Refused(4, why) if why.kind() == ErrorKind::Closed));
     }

@@ -448,7 +448,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// The worker's number: how many places the pool had given out before.
+    /// The worker's number, from 0: no two that there are at a time have the same, and a later one has that of one that ended.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
@@ -466,7 +466,7 @@ impl Seat {
     /// For who needs to do something around the wait; call [`run`](Job::run) on the job before asking for the next.
     pub fn next_job(&mut self) -> Option<Box<dyn Job>> {
         let place = self.stand()?;
-        match self.core.queue.next(place) {
+        match self.core.queue.next(place, self.index) {
             Next::Job(job) => {
                 self.place = Some(Place::Busy);
                 Some(job)
@@ -525,7 +525,7 @@ impl Drop for Seat {
             let _core = HERE.take();
         }
         let Some(place) = place else { return };
-        let orphans = self.core.queue.leave(place);
+        let orphans = self.core.queue.leave(place, self.index);
         if !orphans.is_empty() {
             let why = Error::new(
                 ErrorKind::Broken,

@@ -140,7 +140,7 @@ impl Launcher {
     pub(super) fn launch(
         &self,
         start: &Start,
-        key: u64,
+        who: (u64, u32),
         link: &Link,
         bells: (&Bell, &Bell),
         memories: Memories<'_>,
@@ -149,7 +149,7 @@ impl Launcher {
         let os = |cause| Error::os("start a worker process", cause);
         match (self, start) {
             (Launcher::Template(template), _) => {
-                match Invitation::send(template.socket(), key, link, bells, memories, extra) {
+                match Invitation::send(template.socket(), who, link, bells, memories, extra) {
                     // It has ended, which will show, and be told.
                     Err(cause) if cause.kind() == ErrorKind::BrokenPipe => {}
                     sent => sent.map_err(os)?,
@@ -158,7 +158,7 @@ impl Launcher {
             }
             (Launcher::Direct, Start::Direct(command)) => {
                 let (process, control) = process::spawn(command()).map_err(os)?;
-                if Invitation::send(&control, key, link, bells, memories, extra).is_err() {
+                if Invitation::send(&control, who, link, bells, memories, extra).is_err() {
                     // Most likely it has ended already. Either way its end will show, and be told like any other.
                     process.kill();
                 }

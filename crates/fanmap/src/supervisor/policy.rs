@@ -43,9 +43,9 @@ pub(super) fn refill(load: usize, credit: usize) -> usize {
 }
 
 /// How many workers to start now, for `queued` tasks that nobody has, when `unused` workers are starting or idle,
-/// `wanted` more were asked for, and `staying` of at most `limit` are there and not about to leave.
-pub(super) fn starts(queued: usize, unused: usize, wanted: usize, staying: usize, limit: usize) -> usize {
-    (queued.saturating_sub(unused) + wanted).min(limit.saturating_sub(staying))
+/// `wanted` more were asked for, and `present` of at most `limit` are there.
+pub(super) fn starts(queued: usize, unused: usize, wanted: usize, present: usize, limit: usize) -> usize {
+    (queued.saturating_sub(unused) + wanted).min(limit.saturating_sub(present))
 }
 
 /// How many of the `waiting` tasks of a busy worker an idle one takes.
@@ -127,12 +127,12 @@ mod tests {
     proptest! {
         #[test]
         fn never_more_workers_than_asked_for_nor_than_there_is_a_need_of(
-            queued in 0usize..100, unused in 0usize..20, wanted in 0usize..20, staying in 0usize..20, limit in 1usize..20,
+            queued in 0usize..100, unused in 0usize..20, wanted in 0usize..20, present in 0usize..20, limit in 1usize..20,
         ) {
-            let count = starts(queued, unused, wanted, staying, limit);
+            let count = starts(queued, unused, wanted, present, limit);
             prop_assert!(count <= queued + wanted);
-            prop_assert!(count == 0 || staying + count <= limit);
-            prop_assert!(count > 0 || (queued <= unused && wanted == 0) || staying >= limit);
+            prop_assert!(count == 0 || present + count <= limit);
+            prop_assert!(count > 0 || (queued <= unused && wanted == 0) || present >= limit);
         }
 
         #[test]

@@ -16,7 +16,7 @@ use crate::memory::{Load, Memory};
 use crate::queue::{Joined, Pending};
 use crate::supervisor::job::{Broken, Function, Job, Packed, Place, Sink};
 use crate::supervisor::launcher::Start;
-use crate::supervisor::seat::Seat;
+use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::state::{self, Phase, Setup, State};
 use crate::supervisor::watch;
@@ -109,7 +109,8 @@ impl Pool {
             return false;
         };
         // A worker that is about to leave makes room for another.
-        state.staying() < self.shared.config.workers && !state.seats.iter().any(Seat::is_idle)
+        let staying = state.seats.iter().filter(|seat| seat.stage != Stage::Leaving).count();
+        staying < self.shared.config.workers && !state.seats.iter().any(Seat::is_idle)
     }
 
     /// Submits a task: `function` on `argument`. Its end goes to `sink`, with `key`.

@@ -66,6 +66,8 @@ pub(super) enum Said {
 /// One worker, seen from the parent.
 pub(super) struct Seat {
     pub(super) key: u64,
+    /// The worker's number among those that there are.
+    pub(super) index: u32,
     pub(super) link: Arc<Link>,
     pub(super) bell: Bell,
     pub(super) stage: Stage,
@@ -94,7 +96,7 @@ pub(super) struct Seat {
 impl Seat {
     /// A worker that is being started; `setup` is the first thing that it reads.
     pub(super) fn new(
-        key: u64,
+        (key, index): (u64, u32),
         link: Arc<Link>,
         bell: Bell,
         launched: Launched,
@@ -107,6 +109,7 @@ impl Seat {
             .ok_or_else(|| Error::new(ErrorKind::Os, "a fresh link has both its ends"))?;
         let mut seat = Self {
             key,
+            index,
             bell,
             stage: Stage::Starting,
             process: launched.process.map(Arc::new),

@@ -155,7 +155,7 @@ impl State {
     }
 
     fn send_queued(&mut self) {
-        let growing = self.staying() < self.limit || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
+        let growing = self.present() < self.limit || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
         while let Some(job) = self.queue.front() {
             if job.has_ended() {
                 self.queue.pop_front();
@@ -217,16 +217,24 @@ impl State {
         job.cut(id, tasks)
     }
 
-    /// How many workers are there that have anything to do or may get it. One that finishes its last tasks is among them: its
-    /// successor starts when it has, or there would be more at work than there may be.
-    pub(super) fn staying(&self) -> usize {
-        self.seats.iter().filter(|seat| !seat.is_spent()).count()
+    /// How many workers are there, those that are about to leave included: a successor starts when one has ended, or there
+    /// would be more than there may be, and more than there are indices.
+    pub(super) fn present(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// The lowest index that no worker has.
+    pub(super) fn free_index(&self) -> u32 {
+        let taken = |index| self.seats.iter().any(|seat| seat.index == index);
+        (0..)
+            .find(|index| !taken(*index))
+            .expect("there are fewer workers than numbers")
     }
 
     /// How many workers to start now.
     pub(super) fn starts(&self) -> usize {
         // The common case first: this is asked at every submit.
-        if matches!(self.phase, Phase::Broken(_)) || self.staying() >= self.limit {
+        if matches!(self.phase, Phase::Broken(_)) || self.present() >= self.limit {
             return 0;
         }
         let unused = self
@@ -247,7 +255,7 @@ impl State {
         } else {
             0
         };
-        policy::starts(queued + waiting, unused, wanted, self.staying(), self.limit)
+        policy::starts(queued + waiting, unused, wanted, self.present(), self.limit)
     }
 
     /// One more worker, unless one has done something and is idle. One that is new may be there for an earlier wish: so
@@ -361,7 +369,7 @@ impl State {
     pub(super) fn start_failed(&mut self, why: &str) {
         if self.seats.iter().any(|seat| seat.stage == Stage::Ready) {
             // There is no room for as many as were asked for; those that live carry on.
-            self.limit = self.staying().max(1);
+            self.limit = self.present().max(1);
             return;
         }
         self.failed_starts += 1;

@@ -188,9 +188,9 @@ impl Supervisor {
             self.launcher = Some(self.start.open()?);
         }
         let launcher = self.launcher.as_ref().expect("it was just opened");
-        let (setup, key) = {
+        let (setup, who) = {
             let mut state = self.lock();
-            (state.setup.clone(), state.next_id())
+            (state.setup.clone(), (state.next_id(), state.free_index()))
         };
         let os = |cause| Error::os("make the shared memory of a worker", cause);
         let link = Arc::new(Link::create().map_err(os)?);
@@ -200,9 +200,9 @@ impl Supervisor {
         let config = &self.shared.config;
         let bytes = config.blob_bytes / 2 / config.workers as u64;
         let memories = (self.shared.memory.as_fd(), results.as_fd(), bytes);
-        let launched = launcher.launch(&self.start, key, &link, bells, memories, &setup.fds)?;
+        let launched = launcher.launch(&self.start, who, &link, bells, memories, &setup.fds)?;
         let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
-        let seat = Seat::new(key, link, bell, launched, setup.body, blobs, config.max_tasks)?;
+        let seat = Seat::new(who, link, bell, launched, setup.body, blobs, config.max_tasks)?;
         let mut state = self.lock();
         state.seats.push(seat);
         state.launched();

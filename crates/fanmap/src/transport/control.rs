@@ -18,6 +18,7 @@ use crate::lost::Exit;
 #[derive(Debug)]
 pub struct Invitation {
     pub(crate) key: u64,
+    pub(crate) index: u32,
     pub(crate) parent: u32,
     /// Mapped only by the worker itself: a mapping would not survive the template's fork.
     pub(crate) link: OwnedFd,
@@ -42,6 +43,12 @@ impl Invitation {
         self.parent
     }
 
+    /// The worker's number, from 0: no two workers that a pool has at a time have the same.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Takes the descriptors that came along for the handler, in the order they were given.
     #[must_use]
     pub fn take_extra(&mut self) -> Vec<OwnedFd> {
@@ -51,16 +58,14 @@ impl Invitation {
     /// Sends an invitation to join a pool of this process.
     pub(crate) fn send(
         socket: &Socket,
-        key: u64,
+        (key, index): (u64, u32),
         link: &Link,
         (worker_bell, parent_bell): (&Bell, &Bell),
         (items, results, result_bytes): Memories<'_>,
         extra: &[OwnedFd],
     ) -> io::Result<()> {
-        let mut message = [0; 24];
-        message[..8].copy_from_slice(&key.to_ne_bytes());
-        message[8..16].copy_from_slice(&u64::from(std::process::id()).to_ne_bytes());
-        message[16..].copy_from_slice(&result_bytes.to_ne_bytes());
+        let parent = u64::from(std::process::id());
+        let message = [key, index.into(), parent, result_bytes].map(u64::to_ne_bytes).concat();
         let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd(), items, results];
         fds.extend(extra.iter().map(AsFd::as_fd));
         socket.send(&message, &fds)
@@ -74,19 +79,20 @@ impl Invitation {
                 "a broken invitation came over the control socket",
             )
         };
-        let numbers: [u64; 3] = longs(message).ok_or_else(broken)?;
+        let [key, index, parent, result_bytes] = longs(message).ok_or_else(broken)?;
         let mut fds = fds.into_iter();
         let mut fd = || fds.next().ok_or_else(broken);
         let (link, mine, parents, items, results) = (fd()?, fd()?, fd()?, fd()?, fd()?);
         Ok(Self {
-            key: numbers[0],
-            parent: u32::try_from(numbers[1]).map_err(|_| broken())?,
+            key,
+            index: u32::try_from(index).map_err(|_| broken())?,
+            parent: u32::try_from(parent).map_err(|_| broken())?,
             link,
             my_bell: Bell::from_fd(mine),
             parent_bell: Bell::from_fd(parents),
             items,
             results,
-            result_bytes: numbers[2],
+            result_bytes,
             extra: fds.collect(),
         })
     }
@@ -200,10 +206,11 @@ mod tests {
         let (link, one, two) = (Link::create().unwrap(), Bell::new().unwrap(), Bell::new().unwrap());
         let extra = vec![Bell::new().unwrap().as_fd().try_clone_to_owned().unwrap()];
         let memory = link.as_fd();
-        Invitation::send(&ours, 9, &link, (&one, &two), (memory, memory, 7), &extra).unwrap();
+        Invitation::send(&ours, (9, 4), &link, (&one, &two), (memory, memory, 7), &extra).unwrap();
         let (bytes, fds) = message(&theirs);
         let mut invitation = Invitation::read(&bytes, fds).unwrap();
-        assert_eq!((invitation.key, invitation.parent()), (9, std::process::id()));
+        assert_eq!((invitation.key, invitation.index()), (9, 4));
+        assert_eq!(invitation.parent(), std::process::id());
         assert_eq!(invitation.result_bytes, 7);
         assert_eq!(invitation.take_extra().len(), 1);
     }
