@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["executor_map", "function", "initializer", "not_negative", "positive", "workers"]
+__all__ = ["executor_map", "function", "initializer", "not_negative", "positive", "worker_exit", "workers"]
+
+# A time that no clock of the engine's overflows by: some hundred years.
+_LONGEST = 2**32
 
 
 def workers(max_workers: Any) -> None:
@@ -49,6 +52,18 @@ def not_negative(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer or None")
     if value < 0:
         raise ValueError(f"{name} must not be negative, but is {value}")
+
+
+def worker_exit(value: Any, timeout: Any) -> None:
+    """Something to call in each worker that ends, or None; and how many seconds an end may take, or None."""
+    if value is not None and not callable(value):
+        raise TypeError("worker_exit must be a callable")
+    if timeout is None:
+        return
+    if not isinstance(timeout, (int, float)):
+        raise TypeError("worker_exit_timeout must be a number or None")
+    if not 0 <= timeout <= _LONGEST:
+        raise ValueError(f"worker_exit_timeout must be at least 0 and at most {_LONGEST} seconds, but is {timeout}")
 
 
 def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:

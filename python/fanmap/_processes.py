@@ -53,6 +53,11 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     started as they are needed. `initializer(*initargs)` is called in each new one; if it fails, the pool is broken.
     With `max_tasks_per_child` a worker is replaced by a fresh one after so many calls.
 
+    `worker_exit()` is called in each worker that ends in order: when the pool was shut down, when its time of
+    `max_tasks_per_child` has come. Then its `atexit` handlers run. A worker that is killed or crashes runs neither. One
+    that takes longer than `worker_exit_timeout` seconds to end is killed (None: never), so that a handler that hangs
+    cannot hold up `shutdown` for ever.
+
     Buffers of 64 KiB and more (arrays, `bytes`) travel through shared memory, and what has come back is kept for the
     next ones until the pool was idle for five seconds. `buffer_memory` bounds how many bytes are kept so, by default
     1 GiB: half of it for what goes to workers, half for results. What exceeds it travels all the same, at the speed of
@@ -67,8 +72,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     ...     pool.submit(pow, 2, 10).result()
     1024
 
-    Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` is below 0, or for
-    `max_tasks_per_child` with the fork method; TypeError if `initializer` cannot be called.
+    Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` or `worker_exit_timeout` is
+    below 0, or for `max_tasks_per_child` with the fork method; TypeError if `initializer` or `worker_exit` cannot be
+    called.
     """
 
     def __init__(
@@ -80,9 +86,12 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         *,
         max_tasks_per_child: int | None = None,
         buffer_memory: int | None = None,
+        worker_exit: Callable[[], object] | None = None,
+        worker_exit_timeout: float | None = _start.EXIT_TIME,
     ) -> None:
-        initargs = _check.initializer(initializer, initargs)
-        start = _start.choose(mp_context, initializer, initargs)
+        hooks = _start.Hooks(initializer, _check.initializer(initializer, initargs), worker_exit)
+        _check.worker_exit(worker_exit, worker_exit_timeout)
+        start = _start.choose(mp_context, hooks)
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
@@ -95,43 +104,36 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                 )
         _check.not_negative("buffer_memory", buffer_memory)
         self._context = mp_context
-        self._begin(max_workers, start, initializer, initargs, max_tasks_per_child, buffer_memory=buffer_memory)
+        options = _start.Options(
+            _workers(max_workers),
+            max_tasks_per_child,
+            exit_time=worker_exit_timeout,
+            buffer_memory=buffer_memory,
+        )
+        self._begin(start, hooks, options)
 
     @classmethod
     def _for_map(cls, workers: int | None, idle: float | None) -> ProcessPoolExecutor:
         """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
         executor = cls.__new__(cls)
         executor._context = None
-        executor._begin(workers, _start.Template(), None, (), None, idle=idle, end_at_exit=True)
+        options = _start.Options(_workers(workers), idle=idle, exit_time=_start.EXIT_TIME)
+        executor._begin(_start.Template(), _start.Hooks(), options, end_at_exit=True)
         return executor
 
     def _begin(
-        self,
-        max_workers: int | None,
-        start: _start.Start,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        max_tasks: int | None,
-        *,
-        buffer_memory: int | None = None,
-        idle: float | None = None,
-        end_at_exit: bool = False,
+        self, start: _start.Start, hooks: _start.Hooks, options: _start.Options, *, end_at_exit: bool = False
     ) -> None:
-        if max_workers is None:
-            max_workers = _native.cpu_count()
-        _check.workers(max_workers)
-        self._max_workers = max_workers
+        self._max_workers = options.workers
         self._owner = os.getpid()
         self._start = start
-        self._initializer: Callable[..., Any] | None = initializer
-        self._initargs = initargs
+        self._hooks = hooks
         self._lock = threading.Lock()
         self._closed = False
         self._functions: dict[tuple[bytes, bytes], _native.Function] = {}
         # Kept, with its buffers, for a next call with the same.
         self._last_large: _native.Function | None = None
         self._decode_result = _codec.decode_result
-        options = _start.Options(max_workers, max_tasks, idle, buffer_memory)
         self._engine = _Engine(start, options, end_at_exit)
         self._workers = _lookalikes.Workers(self._engine)
         _lifecycle.at_exit(self._engine)
@@ -301,7 +303,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         """Before a task is submitted: if that may start a worker, say how things stand for it."""
         pool = self._native_pool()
         if pool.may_start_worker():
-            told, fds = self._start.surroundings(self._encoder, self._initializer, self._initargs)
+            told, fds = self._start.surroundings(self._encoder, self._hooks)
             pool.set_setup(told, fds)
 
     def _function(self, fn: Callable[..., Any], how: bytes) -> _native.Function:
@@ -339,6 +341,12 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
 
 _SUBMIT = ProcessPoolExecutor.submit
+
+
+def _workers(wanted: int | None) -> int:
+    """The number of workers, checked."""
+    _check.workers(_native.cpu_count() if wanted is None else wanted)
+    return _native.cpu_count() if wanted is None else wanted
 
 
 def _name(fn: Callable[..., Any], how: bytes) -> str:
@@ -488,9 +496,10 @@ class _Engine:
             started.pool.end_workers(kill)
 
     def finish_at_exit(self) -> None:
-        if self._end_at_exit or getattr(sys, "last_type", None) is KeyboardInterrupt:
-            # Nobody wants it any more: it was a map's, or Ctrl-C has ended the program.
-            self.end_workers(True)
+        if getattr(sys, "last_type", None) is KeyboardInterrupt:
+            self.end_workers(True)  # nobody wants to wait for anything
+        elif self._end_at_exit and self._started is not None:
+            self._started.pool.abandon()  # it was a map's: nobody can want its results any more
         self.close(False)
         self.join()
 

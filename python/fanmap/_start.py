@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 
     from ._reference import Policy
 
-__all__ = ["Start", "choose"]
+__all__ = ["EXIT_TIME", "Hooks", "Options", "Start", "choose"]
+
+# How many seconds a worker has to end when it is told to. Fewer, and a slow disk loses what handlers write at exit;
+# more, and a handler that hangs holds up a program's end for longer than people wait.
+EXIT_TIME = 10.0
+
+
+class Hooks(NamedTuple):
+    """What of the user's is called in each worker beside the tasks."""
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    worker_exit: Callable[[], object] | None = None
 
 
 class Options(NamedTuple):
@@ -39,6 +51,7 @@ class Options(NamedTuple):
     max_tasks: int | None = None
     # In seconds.
     idle: float | None = None
+    exit_time: float | None = None
     # In bytes.
     buffer_memory: int | None = None
 
@@ -57,9 +70,7 @@ class Start:
         """The engine's pool. Called once, when the first task comes; `fn` is its function, if that is known."""
         raise NotImplementedError
 
-    def surroundings(
-        self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any
-    ) -> tuple[bytes, list[int]]:
+    def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
         """What a new worker is told first, and the descriptors that it gets."""
         fds: list[int] = []
         told: dict[str, Any] = {
@@ -71,12 +82,14 @@ class Start:
             "argv": list(getattr(sys, "argv", ())),
             "filters": _warning_filters(),
         }
-        if initializer is not None:
+        if hooks.initializer is not None:
             # The initializer first: its globals must be there before anything that its arguments bring.
-            function = encoder.encode_function(initializer)
+            function = encoder.encode_function(hooks.initializer)
             with _inherit.Inheriting() as inheriting:
-                told["initializer"] = (function, encoder.encode(initargs, "the pool's initargs"))
+                told["initializer"] = (function, encoder.encode(hooks.initargs, "the pool's initargs"))
             fds = inheriting.fds
+        if hooks.worker_exit is not None:
+            told["worker_exit"] = encoder.encode_function(hooks.worker_exit)
         told["multiprocessing"] = _inherit.told(fds)
         told.update(self.extra())
         return pickle.dumps(told, 5), fds
@@ -143,10 +156,9 @@ class Fork(Start):
     method = "fork"
     main = "inherited"
 
-    def __init__(self, initializer: Callable[..., object] | None, initargs: Any) -> None:
+    def __init__(self, hooks: Hooks) -> None:
         super().__init__()
-        self._initializer = initializer
-        self._initargs = initargs
+        self._hooks = hooks
 
     def make_pool(self, options: Options, fn: object) -> _native.ProcessPool:
         from . import _template
@@ -166,25 +178,23 @@ class Fork(Start):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 os.close(ours)
-                _template.main_of_fork(theirs, parent, self._initializer, self._initargs)
+                _template.main_of_fork(theirs, parent, self._hooks)
             os.close(theirs)
             # One that had to end its workers for idleness could not have them back as they were.
             return _pool(options._replace(idle=None), "forked", pid=pid, fd=ours, at_once=True)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def surroundings(
-        self, encoder: Encoder, initializer: Callable[..., object] | None, initargs: Any
-    ) -> tuple[bytes, list[int]]:
-        # The initializer and its arguments were inherited: they need not be able to travel.
-        return super().surroundings(encoder, None, ())
+    def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
+        # They were inherited: they need not be able to travel.
+        return super().surroundings(encoder, Hooks())
 
     def close(self) -> None:
         if isinstance(self.policy, Forked):
             self.policy.close()
 
 
-def choose(mp_context: BaseContext | None, initializer: Callable[..., object] | None, initargs: Any) -> Start:
+def choose(mp_context: BaseContext | None, hooks: Hooks) -> Start:
     """The start method that a context asks for."""
     if mp_context is None:
         return Template()
@@ -193,7 +203,7 @@ def choose(mp_context: BaseContext | None, initializer: Callable[..., object] | 
         raise TypeError(f"mp_context must be a context: multiprocessing.get_context({wish}), not {mp_context!r}")
     method = mp_context.get_start_method()
     if method == "fork":
-        return Fork(initializer, initargs)
+        return Fork(hooks)
     return ForkServer() if method == "forkserver" else Spawn()
 
 
@@ -203,6 +213,7 @@ def _pool(options: Options, start: str, **how: Any) -> _native.ProcessPool:
         start,
         max_tasks=options.max_tasks,
         idle=options.idle,
+        exit_time=options.exit_time,
         blob_bytes=options.buffer_memory,
         **how,
     )

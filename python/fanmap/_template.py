@@ -13,8 +13,9 @@ from . import _inherit, _native, _place, _worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import NoReturn
+
+    from ._start import Hooks
 
 
 def main(parent: int, by_value: bool) -> None:
@@ -28,7 +29,7 @@ def main(parent: int, by_value: bool) -> None:
     _serve(template, None)
 
 
-def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None, initargs: Any) -> NoReturn:
+def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:
     """The whole life of a template that `parent` forked: nothing of the parent's program may run on in it."""
     code = 1
     try:
@@ -39,7 +40,7 @@ def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None
         _place.template = True
         _inherit.leave_to_parent()
         template = _native.Template.over(fd, parent)
-        _serve(template, None if initializer is None else (initializer, initargs))
+        _serve(template, hooks)
         code = 0
     except BaseException:
         import traceback
@@ -49,7 +50,7 @@ def main_of_fork(fd: int, parent: int, initializer: Callable[..., object] | None
         os._exit(code)
 
 
-def _serve(template: _native.Template, inherited: tuple[Callable[..., object], Any] | None) -> None:
+def _serve(template: _native.Template, inherited: Hooks | None) -> None:
     own = os.getpid()
     while (invitation := template.wait()) is not None:
         key = invitation.key

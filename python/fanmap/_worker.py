@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from ._native import Invitation
-
-    Initializer = tuple[Callable[..., object], Any]
+    from ._start import Hooks
 
 
 def main() -> NoReturn:
@@ -34,7 +33,7 @@ def main() -> NoReturn:
     _live(invitation, None)
 
 
-def main_of_fork(invitation: Invitation, template: int, inherited: Initializer | None) -> NoReturn:
+def main_of_fork(invitation: Invitation, template: int, inherited: Hooks | None) -> NoReturn:
     """The whole life of a worker that the process `template` forked."""
     _ignore_interrupts()
     if not invitation.bind_to(template):
@@ -43,13 +42,15 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Initializer |
     _live(invitation, inherited)
 
 
-def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
+def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
     os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork)
     _place.index = invitation.index
     code = 1
+    handler = Handler(inherited, invitation.take_extra())
     try:
-        if _native.serve(invitation, Handler(inherited, invitation.take_extra())):
-            code = 0
+        if not _native.serve(invitation, handler):
+            os._exit(1)  # nobody waits for it to end in order
+        code = 0
     except SystemExit:
         code = 0
     except BaseException:
@@ -57,12 +58,19 @@ def _live(invitation: Invitation, inherited: Initializer | None) -> NoReturn:
 
         traceback.print_exc()
     finally:
-        _leave(code)
+        _leave(code, handler.worker_exit)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int, worker_exit: Callable[[], object] | None) -> NoReturn:
     """End as a program does, but without the interpreter's slow and dangerous last steps."""
     try:
+        if worker_exit is not None:
+            try:
+                worker_exit()
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
         threading = sys.modules.get("threading")
         if threading is not None:
             threading._shutdown()
@@ -97,8 +105,10 @@ def _ignore(_signal: int, _frame: object) -> None:
 class Handler:
     """What a worker does with what it is sent."""
 
-    def __init__(self, inherited: Initializer | None, fds: list[int]) -> None:
+    def __init__(self, inherited: Hooks | None, fds: list[int]) -> None:
         self._inherited = inherited
+        # What to call at the end, once this worker is ready for tasks.
+        self.worker_exit: Callable[[], object] | None = None
         self._fds = fds
         self._encoder = _codec.Encoder(to_parent=True)
         self._logged = False
@@ -111,12 +121,14 @@ class Handler:
             told = pickle.loads(body)
             _surround(told, self._fds)
             by_value = told["main"] == "by value"
-            initializer = self._inherited
+            initializer, arguments, worker_exit = self._inherited or (None, (), None)
             if "initializer" in told:
-                function, arguments = told["initializer"]
-                initializer = (_codec.decode(function), _codec.decode(arguments))
+                initializer, arguments = map(_codec.decode, told["initializer"])
+            if "worker_exit" in told:
+                worker_exit = _codec.decode(told["worker_exit"])
             if initializer is not None:
-                self._initialize(*initializer, by_value=by_value)
+                self._initialize(initializer, arguments, by_value=by_value)
+            self.worker_exit = worker_exit
         except BaseException as error:
             why = _remote.refusal(self._encoder.encode_exception(error), logged=self._logged)
             # Its parent will not wait for a worker that it cannot use, and what that logged must not be lost.

@@ -145,7 +145,7 @@ impl ProcessPool {
     /// template that forks them) or `"forked"` (the template is the child `pid` behind the socket `fd`).
     #[new]
     #[pyo3(signature = (
-        workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, at_once=false, blob_bytes=None
+        workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, exit_time=None, at_once=false, blob_bytes=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
@@ -156,6 +156,7 @@ impl ProcessPool {
         fd: Option<i32>,
         max_tasks: Option<u64>,
         idle: Option<f64>,
+        exit_time: Option<f64>,
         at_once: bool,
         blob_bytes: Option<u64>,
     ) -> PyResult<Self> {
@@ -163,6 +164,7 @@ impl ProcessPool {
             workers,
             max_tasks,
             idle: idle.map(Duration::from_secs_f64),
+            exit_time: exit_time.map(Duration::from_secs_f64),
             at_once,
             blob_bytes: blob_bytes.unwrap_or(ProcessConfig::default().blob_bytes),
         };
@@ -277,6 +279,11 @@ impl ProcessPool {
     /// Ends every worker now, and fails what is not done. Without `kill` the workers are asked, by SIGTERM.
     fn end_workers(&self, py: Python<'_>, kill: bool) {
         py.detach(|| self.pool.end_workers(kill));
+    }
+
+    /// The program ends: fails what is not done, and ends the workers, the idle ones in order.
+    fn abandon(&self, py: Python<'_>) {
+        py.detach(|| self.pool.abandon());
     }
 
     /// Asks for a worker, as a task would for which none is idle.

@@ -53,6 +53,9 @@ pub struct ProcessConfig {
     /// How long an idle pool keeps its processes; they are started again when needed. `None` (the default): until it
     /// closes.
     pub idle: Option<Duration>,
+    /// How long a worker that was told to end may take for it, before it is killed; `None`: as long as it wants. Default: 10
+    /// seconds.
+    pub exit_time: Option<Duration>,
     /// How much memory the pool may keep for large buffers, in bytes: those under way, and those that are idle and warm.
     /// Half is for what goes to workers, half for what comes back. What is under way is not held up by it; past it each
     /// buffer is written to fresh memory, which takes ten times as long. Default: 1 GiB.
@@ -67,6 +70,7 @@ impl Default for ProcessConfig {
             workers: crate::cpus::available(),
             max_tasks: None,
             idle: None,
+            exit_time: Some(Duration::from_secs(10)),
             blob_bytes: 1 << 30,
             at_once: false,
         }

@@ -248,6 +248,30 @@ impl Pool {
         self.shared.bell.ring();
     }
 
+    /// The program ends and wants nothing of the pool any more: every task that is not done fails. Workers that run one are
+    /// killed, those that are idle end in order.
+    pub fn abandon(&self) {
+        let Ok(mut state) = self.shared.lock() else {
+            return;
+        };
+        let idle: Vec<bool> = state.seats.iter().map(Seat::is_idle).collect();
+        state.give_up(Broken {
+            reason: "the program ends".to_owned(),
+            refusal: None,
+        });
+        for (seat, idle) in state.seats.iter_mut().zip(idle) {
+            if idle {
+                seat.dismiss();
+            } else if !seat.is_spent() {
+                seat.kill();
+            }
+        }
+        let owed = std::mem::take(&mut state.owed);
+        drop(state);
+        state::deliver(owed);
+        self.shared.bell.ring();
+    }
+
     /// After [`Pool::close`]: waits until nothing of the pool is left, no process and no thread.
     pub fn join(&self, deadline: Option<Instant>) -> Joined {
         loop {

@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::link::{Link, WORDS};
@@ -75,6 +76,8 @@ pub(super) struct Seat {
     pub(super) process: Option<Arc<Process>>,
     /// Its descriptor has shown its end.
     pub(super) gone: bool,
+    /// When it is to be killed, if it has not ended: known once it has nothing left to do but end.
+    pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
     /// How it ended, once that is known.
@@ -114,6 +117,7 @@ impl Seat {
             stage: Stage::Starting,
             process: launched.process.map(Arc::new),
             gone: false,
+            leave_by: None,
             doomed: false,
             death: None,
             _control: launched.control,
@@ -236,6 +240,18 @@ impl Seat {
             self.stage = Stage::Leaving;
             self.calls.push(Kind::Exit, no_body(), 0);
             self.flush();
+        }
+    }
+
+    /// A worker that has nothing left to do but end has `time` for it, and is killed then.
+    pub(super) fn hurry(&mut self, time: Duration) {
+        if self.is_spent() && !self.doomed {
+            let now = Instant::now();
+            self.leave_by = self.leave_by.or_else(|| now.checked_add(time));
+            if self.leave_by.is_some_and(|at| at <= now) {
+                self.leave_by = None;
+                self.kill();
+            }
         }
     }
 

@@ -148,6 +148,9 @@ impl Supervisor {
         if finishing && idle.is_some() && starts == 0 {
             state.seats.iter_mut().for_each(Seat::dismiss);
         }
+        if let Some(time) = self.shared.config.exit_time {
+            state.seats.iter_mut().for_each(|seat| seat.hurry(time));
+        }
         let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
         let cools = self.cool_deadline(&state).is_some_and(|at| at <= Instant::now());
         if cools {
@@ -287,7 +290,9 @@ impl Supervisor {
         } else {
             self.idle_deadline(state.idle_since)
         };
-        let deadline = [deadline, self.cool_deadline(&state), nap].into_iter().flatten().min();
+        let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
+        let others = [deadline, self.cool_deadline(&state), nap].into_iter().flatten();
+        let deadline = leaving.chain(others).min();
         let processes = state
             .seats
             .iter()
