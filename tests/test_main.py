@@ -380,7 +380,7 @@ def test_a_fresh_worker_has_loaded_nothing_that_a_bare_interpreter_and_pickle_do
         "_classes", "_codec", "_inherit", "_late", "_main", "_native", "_place", "_reference", "_remote", "_template",
         "_worker"
     ))}  # fmt: skip
-    assert set(out.split()) - set(bare.split()) - allowed <= {"atexit", "__future__", "errno"}
+    assert set(out.split()) - set(bare.split()) - allowed <= {"atexit", "__future__", "errno", "faulthandler"}
 
 
 def test_a_filter_for_a_modules_warnings_imports_the_module_for_nobody() -> None:

@@ -27,6 +27,8 @@ def main(parent: int, by_value: bool) -> None:
         # Once, and while the parent encodes: each worker would have to.
         from . import _byvalue  # noqa: F401
     _serve(template, None)
+    # At once: the parent, which wants nothing of it any more, kills it where it is.
+    os._exit(0)
 
 
 def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:

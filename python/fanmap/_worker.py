@@ -8,6 +8,7 @@ from __future__ import annotations
 
 # Not `signal`, which makes enumerations of all its names: a third of what a worker would import.
 import _signal  # type: ignore[import-not-found]
+import faulthandler
 import os
 import pickle
 import sys
@@ -45,6 +46,9 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Hooks | None)
 def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
     os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork)
     _place.index = invitation.index
+    _tell_of_crashes()
+    if sys.breakpointhook is sys.__breakpointhook__:
+        sys.breakpointhook = _break
     code = 1
     handler = Handler(inherited, invitation.take_extra())
     try:
@@ -100,6 +104,18 @@ def _ignore_interrupts() -> None:
 
 def _ignore(_signal: int, _frame: object) -> None:
     pass
+
+
+def _tell_of_crashes() -> None:
+    """Have a crash in C write the stack to standard error, unless the program has set that up in its own way."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)
+
+
+def _break(*args: Any, **named: Any) -> Any:
+    from . import _debug
+
+    return _debug.stop(sys._getframe(1), *args, **named)
 
 
 class Handler:
