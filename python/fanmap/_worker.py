@@ -9,6 +9,7 @@ from __future__ import annotations
 # Not `signal`, which makes enumerations of all its names: a third of what a worker would import.
 import _signal  # type: ignore[import-not-found]
 import faulthandler
+import io
 import os
 import pickle
 import sys
@@ -47,6 +48,7 @@ def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
     os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork)
     _place.index = invitation.index
     _tell_of_crashes()
+    _write_whole_lines()
     if sys.breakpointhook is sys.__breakpointhook__:
         sys.breakpointhook = _break
     code = 1
@@ -110,6 +112,14 @@ def _tell_of_crashes() -> None:
     """Have a crash in C write the stack to standard error, unless the program has set that up in its own way."""
     if not faulthandler.is_enabled():
         faulthandler.enable(2)
+
+
+def _write_whole_lines() -> None:
+    """Have what is printed written line by line, each in one write: lines of workers then never mix."""
+    for stream in (sys.stdout, sys.stderr):
+        # A program that forked may have put something else in their place, which is its own to write.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
 
 
 def _break(*args: Any, **named: Any) -> Any:
