@@ -95,6 +95,22 @@ def test_an_error_of_the_input_comes_after_the_results_before_it(name: str) -> N
 
 
 @both
+@pytest.mark.parametrize("kind", [dict.fromkeys, set])
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_an_input_that_is_changed_while_it_is_mapped_is_an_error_in_its_place(
+    name: str, kind: Any, inputs: int
+) -> None:
+    items = kind(range(20))
+    results = fanmap.map(repr if inputs == 1 else operator.add, *[items] * inputs, executor=name, buffersize=5)
+    came = [next(results)]
+    items.update({20: None})
+    with pytest.raises(RuntimeError, match="changed size during iteration"):
+        came.extend(results)
+    # Five were read with the first.
+    assert came == [repr(x) if inputs == 1 else 2 * x for x in range(5)]
+
+
+@both
 def test_an_endless_input_is_read_only_so_far_ahead(name: str) -> None:
     read = itertools.count()
     source = (next(read) for _ in itertools.count())

@@ -12,7 +12,8 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from . import _native, _outcome
 from ._remote import detach
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ._threads import ThreadPoolExecutor
 
 __all__ = ["Came", "HereLane", "Lane", "lane_over_any", "lane_over_processes", "lane_over_threads"]
+
+T = TypeVar("T")
 
 # An outcome that came: its kind, its payload, and of how many items it is.
 Came = tuple[int, Any, int]
@@ -58,7 +61,10 @@ class Lane(Protocol):
         """How many outcomes have not been taken."""
 
     def close(self, *, interrupted: bool) -> None:
-        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be."""
+        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be.
+
+        From any thread, while another is in one of the other methods: a `wait` then ends, and nothing is sent any more.
+        """
 
 
 def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
@@ -214,12 +220,15 @@ class HereLane:
         self._fn = fn
         self._star = star
         self._done: deque[Came] = deque()
+        self._closed = False
 
     def room(self) -> int:
         return 0 if self._done else 1
 
     def send(self, items: list[Any], index: int) -> None:
         for item in items:
+            if self._closed:
+                return
             try:
                 result = self._fn(*item) if self._star else self._fn(item)
             except Exception as error:
@@ -231,10 +240,10 @@ class HereLane:
         pass
 
     def poll(self, stash: _native.Stash, /) -> Came | None:
-        return self._done.popleft() if self._done else None
+        return _first_of(self._done)
 
     def wait(self, timeout: float | None) -> Came | None:
-        return self._done.popleft() if self._done else None
+        return _first_of(self._done)
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
         return [payload]
@@ -247,7 +256,16 @@ class HereLane:
         return len(self._done)
 
     def close(self, *, interrupted: bool) -> None:
+        self._closed = True
         self._done.clear()
+
+
+def _first_of(queue: deque[T]) -> T | None:
+    """Taken from it; None if it is empty, which another thread may make it at any time."""
+    try:
+        return queue.popleft()
+    except IndexError:
+        return None
 
 
 # How far to read ahead for an executor that we know nothing of. Fewer, and a large pool of it runs dry; more only holds
@@ -264,6 +282,7 @@ class _ForeignLane:
         self._star = star
         self._window = window or _FOREIGN_WINDOW
         self._futures: deque[Future[Any]] = deque()
+        self._closed = False
 
     def room(self) -> int:
         return 1 if len(self._futures) < self._window else 0
@@ -271,24 +290,39 @@ class _ForeignLane:
     def send(self, items: list[Any], index: int) -> None:
         submit = self._executor.submit
         for item in items:
+            if self._closed:
+                return
             self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
+            if self._closed:
+                # Since the look above: perhaps after `close` had looked at the futures.
+                self._cancel()
 
     def sent_all(self) -> None:
         pass
 
     def poll(self, stash: _native.Stash, /) -> Came | None:
-        return self.wait(None) if self._futures and self._futures[0].done() else None
+        future = self._head()
+        return None if future is None or not future.done() else self.wait(None)
 
     def wait(self, timeout: float | None) -> Came | None:
-        if not self._futures:
+        future = self._head()
+        if future is None:
             return None
         try:
-            error = self._futures[0].exception(timeout)
+            error = future.exception(timeout)
         except CancelledError:
-            self._futures.popleft()
-            return _outcome.CANCELLED, None, 1
-        future = self._futures.popleft()
-        return (_outcome.VALUE, future.result(), 1) if error is None else (_outcome.RAISED, error, 1)
+            came: Came = _outcome.CANCELLED, None, 1
+        else:
+            came = (_outcome.VALUE, future.result(), 1) if error is None else (_outcome.RAISED, error, 1)
+        # Only now, so that `close` finds it meanwhile.
+        _first_of(self._futures)
+        return came
+
+    def _head(self) -> Future[Any] | None:
+        try:
+            return self._futures[0]
+        except IndexError:
+            return None
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
         return [payload]
@@ -301,6 +335,11 @@ class _ForeignLane:
         return len(self._futures)
 
     def close(self, *, interrupted: bool) -> None:
-        # From the back: or each one cancelled would make room for the next to start.
-        while self._futures:
-            self._futures.pop().cancel()
+        self._closed = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        # From the back: or each one cancelled would make room for the next to start. Another thread may take some.
+        with suppress(IndexError):
+            while True:
+                self._futures.pop().cancel()

@@ -10,8 +10,10 @@ input that cannot be slow (a list, a range) is topped up before each result as w
 consumer.
 
 What threads share: one thread at a time may ask a `MapResult` for a result (`_turn`), and that thread alone touches
-its input, its counts and its lane. Any thread may close it meanwhile: `_closed` is only ever set, and the engine's
-side of a lane has locks of its own.
+its input, its counts and its lane. Any thread may close it meanwhile: that sets `_closed`, for ever, and then closes
+what is kept and the lane, which wakes the thread that waits there. Whatever that thread has in hand when it sees
+`_closed` it drops, and it looks after each step that takes time: reading an item, waiting, decoding. A lane that is
+closed sends nothing on, so an item that was read too late goes nowhere.
 """
 
 from __future__ import annotations
@@ -93,6 +95,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
 
     def _refill(self) -> T:
         """The next result, when none is kept. Those that came with it are kept for the next calls."""
+        if self._closed:
+            raise StopIteration
         if not self._turn.acquire(blocking=False):
             # As a generator does: two threads could only get in each other's way.
             raise ValueError("a result of this map is already being asked for")
@@ -104,14 +108,15 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             self._turn.release()
 
     def _next(self) -> T:
-        if self._closed:
-            raise StopIteration
         self._closes_itself = True
         try:
             outcome = self._outcome()
         except BaseException as error:
             self._end(interrupted=isinstance(error, KeyboardInterrupt))
             raise
+        if self._closed:
+            # By another thread, meanwhile.
+            raise StopIteration
         if outcome is None:
             error_of_input = self._input_error
             self._input_error = None
@@ -128,6 +133,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                 first = values.pop(0)
                 if values:
                     self._keep(values)
+                if self._closed:
+                    raise StopIteration
                 return first
             failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
         except BaseException:
@@ -146,7 +153,11 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             del failed
 
     def close(self) -> None:
-        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped."""
+        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped.
+
+        Any thread may do so: a `next` that waits in another ends with StopIteration. (Over an executor that is not of
+        this package it first sees the end of the call that it waits for, if that runs.)
+        """
         self._end()
 
     def __enter__(self) -> MapResult[T]:
@@ -173,7 +184,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._prompt:
             while self._input is not None and (room := lane.room()):
                 self._read(room)
-        while True:
+        while not self._closed:
             outcome = lane.poll(self)
             if outcome is not None:
                 return outcome
@@ -181,34 +192,39 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                 self._read(room)
                 continue
             return lane.wait(None if self._deadline is None else self._deadline - monotonic())
+        return None
 
     def _read(self, count: int) -> None:
         """Read items and send them: up to `count` of an input that has them at hand, else one."""
-        assert self._input is not None
-        if self._prompt and count > 1:
-            items = list(islice(self._input, count))
-            if len(items) < count:
-                self._input = None
-        else:
-            try:
-                items = [next(self._input)]
-            except StopIteration:
-                self._end_input()
-                return
-            except Exception as error:
-                # It surfaces in its place: after the results of the items that came before.
-                self._end_input()
-                self._input_error = error
-                return
+        source = self._input
+        if source is None:
+            return  # closed by another thread
+        items: list[Any] = []
+        try:
+            if self._prompt and count > 1:
+                # Those that it gave before an error are in the list then.
+                items.extend(islice(source, count))
+            else:
+                count = 1
+                items.append(next(source))
+        except StopIteration:
+            pass
+        except Exception as error:
+            # It surfaces in its place: after the results of the items that came before.
+            self._input_error = error
+        if self._closed:
+            return
         if items:
-            self._lane.send(items, self._sent)
+            try:
+                self._lane.send(items, self._sent)
+            except RuntimeError:
+                if self._closed:
+                    return  # and a pool that was this map's alone with it
+                raise
             self._sent += len(items)
-        if self._input is None:
+        if len(items) < count:
+            self._input = None
             self._lane.sent_all()
-
-    def _end_input(self) -> None:
-        self._input = None
-        self._lane.sent_all()
 
     def fill(self, count: int | None) -> None:
         """Read and send now: `count` items, or (None) all."""
@@ -225,7 +241,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._closed:
             return
         self._closed = True
-        self._drop_kept()
+        self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None
         try:

@@ -49,6 +49,8 @@ pub(crate) struct ProcessRun {
     function: Arc<bytes::Function>,
     /// Where all the map's ends go; tasks that have not ended are known by it.
     sink: Arc<PutEnds>,
+    /// Whether it was closed. Locked while items are submitted: those before `close` are cancelled, and none come after.
+    closed: Mutex<bool>,
     workers: usize,
     /// How many items were sent.
     sent: AtomicUsize,
@@ -75,6 +77,7 @@ impl ProcessRun {
                 shared: Arc::clone(&shared),
                 _keeper: keeper,
             }),
+            closed: Mutex::new(false),
             function,
             shared,
             sent: AtomicUsize::new(0),
@@ -98,13 +101,17 @@ impl ProcessRun {
     }
 
     /// Sends a run of `count` items, encoded together, with the buffers that were left out. If the pool takes no more, that
-    /// is their outcome. False, and nothing is sent, if there is no memory for the buffers.
+    /// is their outcome. False, and nothing is sent, if there is no memory for the buffers. Once closed it sends nothing.
     #[pyo3(signature = (arguments, count, buffers=None))]
     fn push(&self, arguments: &Bound<'_, PyBytes>, count: u32, buffers: Option<&Bound<'_, PyList>>) -> PyResult<bool> {
         let pool = self.pool.get().pool();
         let Some(load) = processes::load(pool, arguments, buffers)? else {
             return Ok(false);
         };
+        let closed = lock(&self.closed);
+        if *closed {
+            return Ok(true);
+        }
         self.sent.fetch_add(count as usize, Ordering::Relaxed);
         let first = self.shared.results.reserve(u64::from(count));
         self.sink.sent(first, count, load.size());
@@ -155,6 +162,7 @@ impl ProcessRun {
 
     /// Cancels what has not started; with `kill`, workers that run one of the map's tasks are ended.
     fn close(&self, py: Python<'_>, kill: bool) {
+        *lock(&self.closed) = true;
         // First: whoever waits is told of the end, and not of a cancelled task.
         self.shared.results.close();
         let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;

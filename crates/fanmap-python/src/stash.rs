@@ -2,8 +2,9 @@
 //!
 //! # What threads share
 //! The values are behind a mutex that is held for a moment and never while Python code runs. Several threads may take
-//! values; each gets others.
+//! values; each gets others. Once it is closed, by any thread, it keeps nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -18,6 +19,8 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyNone, PyString, PyT
 pub(crate) struct Stash {
     /// The next one is the last.
     values: Mutex<Vec<Py<PyAny>>>,
+    /// Written while the values are locked.
+    closed: AtomicBool,
 }
 
 #[pymethods]
@@ -53,9 +56,13 @@ impl Stash {
         PyTuple::new(py, Vec::from_iter(kept))
     }
 
-    /// Keep none.
-    fn _drop_kept(&self) {
-        let kept = std::mem::take(&mut *self.lock());
+    /// Keep none, now or later.
+    fn _close_kept(&self) {
+        let kept = {
+            let mut values = self.lock();
+            self.closed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *values)
+        };
         drop(kept);
     }
 
@@ -70,15 +77,22 @@ impl Stash {
     }
 
     fn __clear__(&self) {
-        self._drop_kept();
+        let kept = std::mem::take(&mut *self.lock());
+        drop(kept);
     }
 }
 
 impl Stash {
     /// Keep these, the last of which is handed out next. Only when nothing is kept.
     pub(crate) fn keep_reversed(&self, values: Vec<Py<PyAny>>) {
-        let before = std::mem::replace(&mut *self.lock(), values);
-        drop(before);
+        let goes = {
+            let mut kept = self.lock();
+            match self.closed.load(Ordering::Relaxed) {
+                true => values,
+                false => std::mem::replace(&mut *kept, values),
+            }
+        };
+        drop(goes);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
