@@ -16,6 +16,7 @@ from typing import Any
 
 import fanmap
 import pytest
+from _scripts import Gate
 from conftest import children
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,6 +209,27 @@ def test_a_worker_is_replaced_after_its_tasks_whatever_the_chunks() -> None:
     with fanmap.ProcessPoolExecutor(2, max_tasks_per_child=100) as pool:
         pids = Counter(pool.map(pid_of, range(1000)))
     assert max(pids.values()) <= 100
+
+
+def test_a_task_that_was_cancelled_is_none_of_its_workers_tasks(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    with fanmap.ProcessPoolExecutor(1, max_tasks_per_child=2) as pool:
+        first = pool.submit(held_pid, gate.name)
+        gate.wait()
+        # The worker has it already.
+        assert pool.submit(pid_of, 1).cancel()
+        last = pool.submit(pid_of, 2)
+        gate.open()
+        assert first.result() == last.result()
+    gate.close()
+
+
+def held_pid(name: str) -> int:
+    with open(name, "wb", 0) as started:
+        started.write(b"x")
+    with open(name + ".gate", "rb") as gate:
+        gate.read()
+    return os.getpid()
 
 
 def pid_of(_: int) -> int:

@@ -128,8 +128,15 @@ impl ThreadRun {
             }
             return Ok(());
         }
-        for _ in 0..run.work.push(items, run.max_workers()) {
-            Helper::new(run).send().map_err(|error| convert::error(&error))?;
+        let wanted = run.work.push(items, run.max_workers());
+        for sent in 0..wanted {
+            if let Err(error) = Helper::new(run).send() {
+                // Those after it are counted as well, and will not come either.
+                for _ in sent + 1..wanted {
+                    run.lose_helper(|| Put::Failed(Box::new(error.message().to_owned())));
+                }
+                return Err(convert::error(&error));
+            }
         }
         Ok(())
     }

@@ -187,6 +187,12 @@ impl State {
         }
     }
 
+    /// Whether a task was started and the parent has not given the chunk up.
+    #[must_use]
+    pub fn has_begun(self) -> bool {
+        self.started > 0 && matches!(self.phase, Phase::Open | Phase::Done { .. })
+    }
+
     fn pack(self) -> u64 {
         let phase = match self.phase {
             Phase::Free => 0,
@@ -233,6 +239,21 @@ mod tests {
         assert_eq!(word.start(1), Step::Over);
         assert!(word.finish(false));
         assert_eq!(word.cut(0), 0..0);
+    }
+
+    #[test]
+    fn a_chunk_has_begun_from_its_first_start_until_it_is_free_or_given_up() {
+        let word = queued(1);
+        assert!(!word.state().has_begun());
+        assert_eq!(word.start(0), Step::Run);
+        assert!(word.state().has_begun());
+        assert!(word.finish(false));
+        assert!(word.state().has_begun());
+        word.free();
+        assert!(!word.state().has_begun());
+        word.queue(1);
+        assert_eq!(word.start(0), Step::Run);
+        assert!(word.condemn() && !word.state().has_begun());
     }
 
     #[test]

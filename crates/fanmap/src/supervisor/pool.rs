@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use fanmap_shm::bell::Bell;
 use fanmap_shm::event::{Event, Wake};
-use fanmap_shm::word::{self, MOST_TASKS};
+use fanmap_shm::word::MOST_TASKS;
 
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
@@ -186,7 +186,12 @@ impl Pool {
         });
         state.queue.push_back(Arc::clone(&job));
         state.dispatch();
-        watch::start_workers(&self.shared, &mut state)?;
+        if let Err(error) = watch::start_workers(&self.shared, &mut state) {
+            // There is no supervisor, so no worker either: the job is where it was put. Who is told that it was refused
+            // must not see it run once somebody else's starts.
+            state.queue.pop_back();
+            return Err(error);
+        }
         Ok(job)
     }
 
@@ -458,8 +463,8 @@ impl Ticket {
         };
         match &*self.job.place.lock().unwrap_or_else(PoisonError::into_inner) {
             Place::Sent { link, slot, .. } => link.word(*slot as usize).is_some_and(|word| {
-                let state = word.state();
-                state.phase == word::Phase::Open && state.started > 0
+                // Over, it runs as long as nobody has heard of its end.
+                word.state().has_begun()
             }),
             Place::Queued | Place::Ended => false,
         }

@@ -92,6 +92,7 @@ pub(super) struct Seat {
     load: usize,
     free_slots: Vec<u32>,
     known: HashSet<u64>,
+    /// How many tasks it was sent that were not taken back.
     sent: u64,
     max_tasks: Option<u64>,
 }
@@ -159,7 +160,7 @@ impl Seat {
         self.stage == Stage::Ready && self.in_flight.is_empty()
     }
 
-    /// Whether it was ever sent a task.
+    /// Whether it has had a task that was not taken back.
     pub(super) fn has_worked(&self) -> bool {
         self.sent > 0
     }
@@ -201,9 +202,6 @@ impl Seat {
             limit: job.count(),
             job,
         });
-        if self.max_tasks.is_some_and(|most| self.sent >= most) {
-            self.dismiss();
-        }
         self.flush();
     }
 
@@ -409,6 +407,10 @@ impl Seat {
         }
         word.free();
         self.free_slots.push(sent.slot);
+        // Not before: some of what it was sent may be taken back, and then it may do others.
+        if self.in_flight.is_empty() && self.max_tasks.is_some_and(|most| self.sent >= most) {
+            self.dismiss();
+        }
         Ok(())
     }
 
@@ -497,6 +499,7 @@ impl Seat {
             let start = tasks.start.clamp(sent.answered, end);
             sent.limit = start;
             self.load -= (end - start) as usize;
+            self.sent -= u64::from(end - start);
             return (Arc::clone(&sent.job), start..end);
         }
         (Arc::clone(&sent.job), 0..0)

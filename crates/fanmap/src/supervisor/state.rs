@@ -189,7 +189,7 @@ impl State {
         if !self.seats.iter().any(Seat::is_idle) {
             return false;
         }
-        // Leaving workers keep what they have: they were given no more than they may run.
+        // One that is being ended gives as well: what it has not started others can do.
         let fullest = self
             .seats
             .iter_mut()
