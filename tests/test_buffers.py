@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
 from typing import Any
 
 import fanmap
 import numpy as np
 import pytest
+from _scripts import Gate
 
 # Past the size at which a buffer travels out of band (`_codec.LARGE`), and small enough to send many.
 SIZE = 200_000
@@ -189,6 +192,47 @@ def test_memory_is_kept_within_its_bound_and_results_live_on(bound: int | None) 
         if bound == 0:
             assert shared_bytes() <= 8 * 8 * SIZE, "what is idle goes back to the system at once"
     assert kept.sum() == SIZE, "a result outlives its pool"
+
+
+@pytest.mark.parametrize("ends", ["the pool", "the worker"])
+def test_a_result_that_is_kept_keeps_no_more_than_itself(ends: str) -> None:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        results = list(pool.map(ones, [SIZE] * 20))
+        kept = results[3]
+        del results
+        if ends == "the worker":
+            assert isinstance(pool.submit(os._exit, 1).exception(), fanmap.WorkerCrashed)
+            pool.submit(abs, -1).result()  # a new one: the old one's end is settled
+            assert shared_bytes() < 2 * 8 * SIZE
+    assert shared_bytes() < 2 * 8 * SIZE
+    assert kept.sum() == SIZE
+
+
+def test_what_came_before_the_workers_are_told_to_end_is_never_written_over(tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    pool = fanmap.ProcessPoolExecutor(1, buffer_memory=0)  # whatever is free goes at once
+    first = pool.submit(ones, SIZE).result()
+    held = pool.submit(hold_until_told, gate.name, np.full(SIZE, 7.0), str(tmp_path / "sum"))
+    gate.wait()
+    pool.terminate_workers()
+    with pytest.raises(fanmap.BrokenProcessPool):
+        held.result()
+    # The worker goes on with what it was sent, as long as it likes.
+    gate.open()
+    pool.shutdown()
+    assert (tmp_path / "sum").read_text() == str(7.0 * SIZE)
+    assert (first == 1).all()
+    gate.close()
+
+
+def hold_until_told(name: str, array: Any, told: str) -> Any:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with open(name, "wb", 0) as started:
+        started.write(b"x")
+    with open(name + ".gate", "rb") as gate:
+        gate.read()
+    Path(told).write_text(str(float(array.sum())))
+    return array
 
 
 def test_a_negative_bound_is_refused() -> None:

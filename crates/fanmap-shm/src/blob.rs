@@ -36,8 +36,10 @@
 //!
 //! # Ends
 //! - **A worker dies**: the parent frees the items' blobs that were with it, but for those of tasks that go to another
-//!   worker. Its results live: the memory stays while a mapping of it does, and since its arena is gone the parent
-//!   itself gives each back when dropped ([`Blobs::give_back`]). So it is with results that outlive the pool.
+//!   worker. Its results live: the memory stays while a mapping of it does. Since its arena is gone the parent itself
+//!   gives back what it does not have, at once, and each blob that it has when that is dropped
+//!   ([`Blobs::give_back`]). So it is with results that outlive the pool. Nothing of this is done before the worker
+//!   has ended, even if it was told to end and nobody cares what becomes of it.
 //! - **The parent dies**: so do its workers, and the system takes everything back, for nothing has a name.
 //! - **The parent exits**: the same. A blob dropped that late tells nobody.
 //!

@@ -9,8 +9,15 @@
 //!   to be returned. Returns travel in the ring that goes the other way; a worker that dies returns all.
 //!
 //! A [`Parcel`] that nobody maps is returned when it is dropped, so whatever becomes of a message its blobs come back.
+//!
+//! When the other side is gone, what it kept warm is of no use to anybody: the ledger gives all its memory back to the
+//! system but for the blobs that came and were not returned, and each of those as it is.
+//!
+//! Giving memory back takes time (a GiB some 50 ms), so a lease is not to be dropped, nor a ledger closed, under a lock that
+//! others wait for.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +95,8 @@ struct Returned {
     waiting: Vec<u64>,
     /// The bytes of these.
     bytes: u64,
+    /// Those that came and were not given back: by offset, how long, and how often they came.
+    out: BTreeMap<u64, (u64, u32)>,
     /// The other side is gone: what comes back is the system's.
     orphaned: bool,
 }
@@ -291,6 +300,14 @@ impl Returns {
             return;
         }
         let mut state = lock(&self.state);
+        if let Entry::Occupied(mut entry) = state.out.entry(blob.offset()) {
+            entry.get_mut().1 -= 1;
+            if entry.get().1 == 0 {
+                entry.remove();
+            } else if state.orphaned {
+                return;
+            }
+        }
         if !state.orphaned {
             state.waiting.push(blob.offset());
             let before = state.bytes;
@@ -308,6 +325,37 @@ impl Returns {
             len: blob.len().next_multiple_of(GRAIN),
         };
         let _ = self.theirs.give_back(range);
+    }
+
+    /// A blob came.
+    fn note(&self, blob: BlobRef) {
+        let mut state = lock(&self.state);
+        let (len, times) = state.out.entry(blob.offset()).or_default();
+        *len = blob.len().next_multiple_of(GRAIN).max(*len);
+        *times += 1;
+    }
+
+    /// The other side is gone: its memory is the system's but for what is here.
+    fn orphan(&self) {
+        let mut gaps = Vec::new();
+        let mut state = lock(&self.state);
+        if std::mem::replace(&mut state.orphaned, true) {
+            return;
+        }
+        let mut end = 0;
+        for (offset, (len, _)) in &state.out {
+            gaps.push(end..*offset);
+            end = end.max(offset + len);
+        }
+        gaps.push(end..self.theirs.size());
+        drop(state);
+        for gap in gaps.into_iter().filter(|gap| !gap.is_empty()) {
+            let range = Range {
+                offset: gap.start,
+                len: gap.end - gap.start,
+            };
+            let _ = self.theirs.give_back(range);
+        }
     }
 
     fn take(&self) -> Vec<u64> {
@@ -349,14 +397,14 @@ impl Ledger {
         }
     }
 
-    /// The other side returns a blob.
-    pub(crate) fn returned(&mut self, offset: u64) -> Result<(), Corrupt> {
+    /// The other side returns a blob: its lease, if it has it no more.
+    pub(crate) fn returned(&mut self, offset: u64) -> Result<Option<Arc<Lease>>, Corrupt> {
         let (_, times) = self.lent.get_mut(&offset).ok_or(Corrupt)?;
         *times -= 1;
-        if *times == 0 {
-            self.lent.remove(&offset);
+        if *times > 0 {
+            return Ok(None);
         }
-        Ok(())
+        Ok(self.lent.remove(&offset).map(|(lease, _)| lease))
     }
 
     /// A message with `count` references behind its bytes.
@@ -371,8 +419,10 @@ impl Ledger {
         let size = self.returns.theirs.size();
         let blobs = bytes[start..].chunks_exact(REFERENCE).map(|entry| {
             let (blob, flag) = entry.split_first_chunk().ok_or(Corrupt)?;
+            let blob = BlobRef::decode(blob, size).ok_or(Corrupt)?;
+            self.returns.note(blob);
             Ok(Parcel {
-                blob: BlobRef::decode(blob, size).ok_or(Corrupt)?,
+                blob,
                 readonly: flag == [1],
                 returns: Some(Arc::clone(&self.returns)),
             })
@@ -397,10 +447,10 @@ impl Ledger {
         }
     }
 
-    /// The other side is gone: what was lent is free, and what it sent goes to the system as it comes back.
-    pub(crate) fn close(&mut self) {
-        self.lent.clear();
-        lock(&self.returns.state).orphaned = true;
+    /// The other side is gone, and all that it sent was received: what was lent is free, and its memory goes to the system
+    /// but for what is in use here, which does as it comes back.
+    pub(crate) fn close(self) {
+        self.returns.orphan();
     }
 }
 
@@ -410,6 +460,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn attach(memory: &Arc<Memory>, bytes: &[u8]) -> Attached {
@@ -473,10 +525,41 @@ mod tests {
         sender.lend(&leases);
         drop(receiver.receive(bytes, count).unwrap());
         assert_eq!(receiver.returns(), [0, 0]);
-        sender.close();
+        drop(sender);
         assert_ne!(usage(&memory).1, 0, "the sender's own leases live");
         drop(leases);
         assert_eq!(usage(&memory).1, 0);
+    }
+
+    #[test]
+    fn what_a_side_that_is_gone_kept_warm_goes_back_but_for_what_is_in_use() {
+        let (memory, mut sender, mut receiver) = ends();
+        let mut send = |byte| {
+            let attached = attach(&memory, &[byte; GRAIN as usize]);
+            let load = Load {
+                bytes: Vec::new(),
+                blobs: vec![attached],
+            };
+            let (bytes, count, leases) = load.pack();
+            sender.lend(&leases);
+            let blobs = receiver.receive(bytes, count).unwrap().blobs;
+            blobs.into_iter().next().unwrap()
+        };
+        let [first, second, third, last] = [1, 2, 3, 4].map(&mut send);
+        drop((first, third));
+        let kept = second.open(Access::Shared).unwrap();
+        let grains = || {
+            let file = std::fs::File::from(memory.as_fd().try_clone_to_owned().unwrap());
+            file.metadata().unwrap().blocks() * 512 / GRAIN
+        };
+        assert_eq!(grains(), 4);
+        receiver.close();
+        assert_eq!(grains(), 2);
+        drop(last);
+        assert_eq!(grains(), 1);
+        let (mapping, returns) = kept;
+        mapping.close(move |blob| returns.give(blob));
+        assert_eq!(grains(), 0);
     }
 
     #[test]

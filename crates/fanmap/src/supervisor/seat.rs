@@ -14,7 +14,7 @@ use fanmap_shm::word::{Phase, State, Word};
 
 use crate::error::{Error, ErrorKind};
 use crate::lost::Death;
-use crate::memory::{Ledger, Message};
+use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::job::{Job, Packed, Place, Sink, same_sink};
 use crate::supervisor::launcher::Launched;
@@ -62,6 +62,8 @@ pub(super) enum Said {
     Refused(Vec<u8>),
     /// Tasks of a job ended: those of the range.
     Finished(Cut, Outcome<Message, Vec<u8>>),
+    /// It needs a blob no more.
+    Returned(Arc<Lease>),
 }
 
 /// One worker, seen from the parent.
@@ -368,10 +370,7 @@ impl Seat {
                 self.settle()?;
                 None
             }
-            Kind::Return { offset } => {
-                self.blobs.returned(offset)?;
-                None
-            }
+            Kind::Return { offset } => self.blobs.returned(offset)?.map(Said::Returned),
             _ => return Err(Corrupt),
         })
     }
@@ -505,11 +504,15 @@ impl Seat {
         (Arc::clone(&sent.job), 0..0)
     }
 
-    /// The worker has ended: what became of its tasks.
+    /// Nothing of the worker's is left but its blobs.
+    pub(super) fn into_ledger(self) -> Ledger {
+        self.blobs
+    }
+
+    /// The worker has ended, or nobody cares what it will do: what became of its tasks.
     pub(super) fn bury(&mut self) -> Remains {
         let (mut lost, mut unfinished) = (Vec::new(), Vec::new());
         self.load = 0;
-        self.blobs.close();
         for sent in std::mem::take(&mut self.in_flight) {
             if sent.job.has_ended() {
                 continue; // given up, or cancelled, by somebody who has told

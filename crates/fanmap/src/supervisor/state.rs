@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::lost::{Death, Exit, WorkerLost};
-use crate::memory::Message;
+use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::job::{Broken, End, Job, Place, Sink, Wanted, same_sink};
 use crate::supervisor::launcher::Start;
@@ -37,9 +37,9 @@ pub(super) struct Setup {
     pub(super) fds: Arc<Vec<OwnedFd>>,
 }
 
-/// An end that is owed to a sink, for `count` tasks.
+/// An end that is owed to a sink, for `count` tasks. It holds their job, which may be the last to hold what it was sent with.
 pub(super) struct Owed {
-    sink: Arc<dyn Sink>,
+    job: Arc<Job>,
     first: u64,
     count: u32,
     end: End,
@@ -47,9 +47,9 @@ pub(super) struct Owed {
 
 impl Owed {
     /// The end of some tasks of a job.
-    fn new(job: &Job, tasks: Range<u32>, end: End) -> Self {
+    fn new(job: &Arc<Job>, tasks: Range<u32>, end: End) -> Self {
         Self {
-            sink: Arc::clone(&job.sink),
+            job: Arc::clone(job),
             first: job.key + u64::from(tasks.start),
             count: tasks.end - tasks.start,
             end,
@@ -57,13 +57,14 @@ impl Owed {
     }
 
     fn deliver(self) {
-        self.sink.finished(self.first, self.count, self.end);
+        self.job.sink.finished(self.first, self.count, self.end);
     }
 }
 
 /// Hands ends over. Never under the pool's lock: the sinks may call the pool.
 pub(super) fn deliver(owed: Vec<Owed>) {
-    let (of_maps, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(|one| one.sink.wanted() == Wanted::Together);
+    let of_map = |one: &Owed| one.job.sink.wanted() == Wanted::Together;
+    let (of_maps, others): (Vec<_>, Vec<_>) = owed.into_iter().partition(of_map);
     others.into_iter().for_each(Owed::deliver);
     // From the back: the one that a map's consumer waits for comes last, and wakes it once for all.
     of_maps.into_iter().rev().for_each(Owed::deliver);
@@ -89,12 +90,30 @@ impl Heard {
     }
 }
 
+/// What goes once the lock is released: memory may go back to the system with it, which takes time.
+#[derive(Default)]
+pub(super) struct Freed {
+    /// Of blobs that workers need no more.
+    leases: Vec<Arc<Lease>>,
+    /// Of workers that have ended.
+    ledgers: Vec<Ledger>,
+}
+
+impl Freed {
+    /// Lets it go. Never under the pool's lock.
+    pub(super) fn let_go(self) {
+        drop(self.leases);
+        self.ledgers.into_iter().for_each(Ledger::close);
+    }
+}
+
 /// What the lock protects.
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) queue: VecDeque<Arc<Job>>,
     pub(super) seats: Vec<Seat>,
     pub(super) owed: Vec<Owed>,
+    pub(super) freed: Freed,
     pub(super) setup: Setup,
     /// What starts workers, while no supervisor has it.
     pub(super) start: Option<Start>,
@@ -121,6 +140,7 @@ impl State {
             queue: VecDeque::new(),
             seats: Vec::new(),
             owed: Vec::new(),
+            freed: Freed::default(),
             setup: Setup::default(),
             start: Some(start),
             thread: None,
@@ -288,6 +308,7 @@ impl State {
             match one {
                 Said::Ready => self.failed_starts = 0,
                 Said::Refused(why) => refusal = Some(why),
+                Said::Returned(lease) => self.freed.leases.push(lease),
                 Said::Finished(tasks, outcome) => {
                     self.heard.note(&tasks.0);
                     self.fruitless = 0;
@@ -346,6 +367,8 @@ impl State {
                     refusal: None,
                 });
             }
+            // Only now: what it had said was heard, so all that came is known.
+            self.freed.ledgers.push(seat.into_ledger());
         }
     }
 

@@ -159,12 +159,15 @@ impl Supervisor {
             state.seats.iter_mut().for_each(Seat::cool);
         }
         let owed = std::mem::take(&mut state.owed);
+        let freed = std::mem::take(&mut state.freed);
         drop(state);
+        let settled = owed.is_empty();
+        state::deliver(owed);
+        // Last, for nobody waits for it.
+        freed.let_go();
         if cools {
             self.shared.memory.cool();
         }
-        let settled = owed.is_empty();
-        state::deliver(owed);
         Turn { starts, done, settled }
     }
 
@@ -234,6 +237,8 @@ impl Supervisor {
         }
         state.supervised = false;
         drop(state);
+        // No worker is there to be sent anything soon.
+        shared.memory.cool();
         shared.ended.notify();
         shared.turned.notify();
         true

@@ -146,7 +146,7 @@ impl Worker {
                         return Ok(Left::Condemned);
                     }
                 }
-                Kind::Return { offset } => self.blobs.returned(offset).map_err(nonsense)?,
+                Kind::Return { offset } => drop(self.blobs.returned(offset).map_err(nonsense)?),
                 Kind::Cool => self.memory.cool(),
                 Kind::Exit => return Ok(Left::Dismissed),
                 _ => return Err(nonsense(Corrupt)),
