@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import fanmap
 import numpy as np
 import pytest
-from _scripts import Gate
+from _scripts import Gate, good
 
 # Past the size at which a buffer travels out of band (`_codec.LARGE`), and small enough to send many.
 SIZE = 200_000
@@ -251,6 +253,35 @@ def test_large_bytes_travel_both_ways_as_what_they_are(pool: Any) -> None:
     assert came == together and [type(one) for one in came] == [bytes, bytearray, int]
 
 
+def sames(*parts: Any) -> list[bool]:
+    def flat(part: Any) -> list[Any]:
+        return [inner for one in part for inner in flat(one)] if type(part) is tuple else [part]
+
+    ones = flat(parts)
+    return [part is parts[0] for part in parts] + [one is ones[0] for one in ones]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, lambda size: np.zeros(size, np.uint8)])
+@pytest.mark.parametrize("size", [10, SIZE])
+def test_what_occurs_twice_among_the_arguments_arrives_as_one(pool: Any, kind: Any, size: int) -> None:
+    one, other = kind(size), kind(size)
+    if size == 10 and kind is bytes:
+        one, other = b"one", b"other"
+    pair = (one, one)
+    for args in ((one, one, other), (pair, pair, one), ((pair, other), one)):
+        # As pickle has it.
+        expected = sames(*pickle.loads(pickle.dumps(args)))
+        assert pool.submit(sames, *args).result() == expected
+        assert list(pool.map(sames, *[[arg] for arg in args])) == [expected]
+
+
+@pytest.mark.parametrize(("bound", "held"), [(4 * 8 * SIZE, True), (4 * 8 * SIZE - 1, False), (0, False)])
+def test_a_functions_arrays_are_held_for_the_next_call_only_if_they_are_small(bound: int, held: bool) -> None:
+    with fanmap.ProcessPoolExecutor(1, buffer_memory=bound) as pool:
+        assert pool.submit(functools.partial(np.sum, np.ones(SIZE))).result() == SIZE
+        assert (pool._last_large is not None) == held
+
+
 def test_a_worker_that_dies_with_arrays_costs_its_own_task_alone(pool: Any) -> None:
     arrays = [np.full(SIZE, float(x)) for x in range(20)]
     futures = [pool.submit(dies_on_seven, array) for array in arrays]
@@ -265,3 +296,36 @@ def dies_on_seven(array: Any) -> Any:
     if array[0] == 7:
         os._exit(1)
     return array
+
+
+def test_results_that_cannot_be_mapped_are_copied() -> None:
+    good("""
+        import resource
+        import numpy as np
+        import fanmap
+
+        def make(n):
+            array = np.full(10_000, float(n))
+            array.flags.writeable = n % 2 == 0
+            return array
+
+        with fanmap.ProcessPoolExecutor(2) as pool:
+            # All else that takes address space is there then, and room in the heap for copies.
+            early = list(pool.map(make, range(8)))
+            room = [bytearray(90_000) for _ in range(500)]
+            end = bytearray(90_000)
+            del room
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limits = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 10 * 80_000, limits[1]))
+            results = list(pool.map(make, range(400)))
+            # And as a part of a function that the workers are sent.
+            sums = list(pool.map(lambda n: float(results[n].sum()), [399]))
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+            for n, result in enumerate(results):
+                assert (result == n).all() and result.flags.writeable == (n % 2 == 0)
+            results[0][:] = 5
+            assert (results[0] == 5).all() and sums == [399 * 10_000]
+            with open("/proc/self/maps") as maps:
+                assert 0 < sum("fanmap-blobs" in line for line in maps) < 400
+    """)

@@ -69,14 +69,29 @@ class _Raw:
         return type(self.raw), (pickle.PickleBuffer(self.raw),)
 
 
-def _raw(obj: Any) -> Any:
-    """The same, with large exact `bytes` at its top, or among the arguments of a call, to be sent out of band."""
+def _raw(obj: Any, made: dict[int, Any]) -> Any:
+    """The same, with large exact `bytes` at its top, or among the arguments of a call, to be sent out of band.
+
+    What was put in the place of an object is in `made`, by identity: one that occurs twice arrives as one. Only one
+    that occurs inside of something else as well (a list, keyword arguments), where pickle meets it alone, arrives as
+    two.
+    """
     kind = type(obj)
     if kind is bytes or kind is bytearray:
-        return _Raw(obj) if len(obj) >= LARGE else obj
+        if len(obj) < LARGE:
+            return obj
+        raw = made.get(id(obj))
+        if raw is None:
+            raw = made[id(obj)] = _Raw(obj)
+        return raw
     if kind is tuple and len(obj) <= _SHORT:
-        made = tuple([_raw(one) for one in obj])
-        return made if any(one is not other for one, other in zip(made, obj, strict=True)) else obj
+        new = made.get(id(obj))
+        if new is None:
+            new = tuple([_raw(one, made) for one in obj])
+            if all(one is other for one, other in zip(new, obj, strict=True)):
+                return obj
+            made[id(obj)] = new
+        return new
     return obj
 
 
@@ -119,7 +134,7 @@ class Encoder:
         With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
         """
         if buffers is not None:
-            obj = _raw(obj)
+            obj = _raw(obj, {})
         kind = type(obj)
         if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
             # Nothing in it can need more than the C pickle, which is ten times as fast.

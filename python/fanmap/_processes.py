@@ -61,7 +61,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     Buffers of 64 KiB and more (arrays, `bytes`) travel through shared memory, and what has come back is kept for the
     next ones until the pool was idle for five seconds. `buffer_memory` bounds how many bytes are kept so, by default
     1 GiB: half of it for what goes to workers, half for results. What exceeds it travels all the same, at the speed of
-    fresh memory. Memory that a result of yours lies in is yours and does not count.
+    fresh memory. The arrays of the last function that brought some are held until `shutdown`, for a next call with the
+    same, if they take no more than a quarter of it. Memory that a result of yours lies in is yours and does not count.
 
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
@@ -336,7 +337,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         function = pool.function(name, body, buffers, self._last_large)
         if function is None:  # there is no memory for them
             return _sent_once(pool, name, how + self._encoder.encode_function(fn))
-        self._last_large = function
+        if pool.may_hold(function):
+            self._last_large = function
         return function
 
 

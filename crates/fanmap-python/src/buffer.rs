@@ -21,7 +21,7 @@ use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyByteArray, PyBytes, PyList};
 
 use fanmap::bytes::{Access, Attached, BlobRef, Blobs, Grant, Mapping, Memory, Parcel};
 
@@ -103,24 +103,40 @@ pub(crate) fn are_equal(blobs: &[Attached], buffers: &Bound<'_, PyList>) -> PyRe
     for (blob, buffer) in blobs.iter().zip(buffers) {
         let source = Source::new(&buffer)?;
         let same = source.len() == blob.len() && source.readonly() == blob.readonly();
-        if !same || !source.equals(buffers.py(), &blob.map()?) {
+        // Where it cannot be mapped it is as good as different.
+        let held = same.then(|| blob.map().ok()).flatten();
+        if !held.is_some_and(|mapping| source.equals(buffers.py(), &mapping)) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// The blobs of a message as a list of buffers. What is not [`Access::Shared`] is seen by others too, and changed for this
+/// The blobs of a message as a list of buffers; copies of those that cannot be mapped because too many are. What is not [`Access::Shared`] is seen by others too, and changed for this
 /// process alone.
 pub(crate) fn lend(py: Python<'_>, parcels: Vec<Parcel>, access: Access) -> PyResult<Bound<'_, PyList>> {
     let buffers = PyList::empty(py);
-    for parcel in parcels {
+    for mut parcel in parcels {
         let readonly = parcel.readonly();
-        let (mapping, returns) = parcel.open(access)?;
-        let free: Free = Box::new(move |blob| returns.give(blob));
-        buffers.append(Blob::new(mapping, readonly, free))?;
+        match parcel.open(access) {
+            Ok((mapping, returns)) => {
+                let free: Free = Box::new(move |blob| returns.give(blob));
+                buffers.append(Blob::new(mapping, readonly, free))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => buffers.append(copied(py, &parcel)?)?,
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(buffers)
+}
+
+/// The bytes of a blob in memory of the interpreter's: too many are mapped already.
+fn copied<'py>(py: Python<'py>, parcel: &Parcel) -> PyResult<Bound<'py, PyAny>> {
+    let read = |into: &mut [u8]| Ok(parcel.read(into)?);
+    Ok(match parcel.readonly() {
+        true => PyBytes::new_with(py, parcel.len(), read)?.into_any(),
+        false => PyByteArray::new_with(py, parcel.len(), read)?.into_any(),
+    })
 }
 
 /// Told when the range of a blob that is gone from Python may be used again ([`Mapping::close`]), on whatever thread

@@ -212,6 +212,14 @@ impl ProcessPool {
         Ok(Some(Function { function, blobs }))
     }
 
+    /// Whether a function's buffers are few enough to be held for a next call with the same: a quarter of what the pool keeps
+    /// for buffers, which is half of what it keeps for those that go to workers. What is held counts as in flight. So if it
+    /// were more, the arrays of items would hardly be kept warm beside it; and a bound that the user set bounds it too.
+    fn may_hold(&self, function: &Function) -> bool {
+        let bytes: u64 = function.blobs.iter().map(|blob| blob.len() as u64).sum();
+        bytes <= self.pool.blob_bytes() / 4
+    }
+
     /// What workers that are started from now on are told first, and descriptors that go with it (copies are taken).
     fn set_setup(&self, body: &Bound<'_, PyBytes>, fds: Vec<i32>) -> PyResult<()> {
         let fds = fds

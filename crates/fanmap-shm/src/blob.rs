@@ -257,6 +257,26 @@ impl Blobs {
         Ok(blob)
     }
 
+    /// Copies the first bytes of a blob into `into`: for who cannot map it.
+    ///
+    /// # Errors
+    /// It is shorter, or not in this memory.
+    pub fn read(&self, blob: BlobRef, into: &mut [u8]) -> io::Result<()> {
+        if !blob.is_in(self.size) || blob.len < into.len() as u64 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut done = 0;
+        while done < into.len() {
+            match rustix::io::pread(&self.fd, &mut into[done..], blob.offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the memory of a range back to the system. Its bytes are zero from now on; the arena has forgotten it. In a fork
     /// of the user's program it does nothing.
     ///
@@ -397,6 +417,16 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let blobs = Blobs::create().unwrap();
+        let blob = blobs.write(Arena::new(GRAIN, 0).allocate(3).unwrap(), b"abc").unwrap();
+        let mut read = [0; 3];
+        blobs.read(blob, &mut read).unwrap();
+        assert_eq!(&read, b"abc");
+        assert!(blobs.read(blob, &mut [0; 4]).is_err());
+        let outside = BlobRef {
+            offset: blobs.size(),
+            len: 3,
+        };
+        assert!(blobs.read(outside, &mut read).is_err());
         let grant = |offset, len, warm| Grant {
             range: Range { offset, len },
             warm,

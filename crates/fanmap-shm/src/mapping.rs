@@ -22,6 +22,11 @@ pub use crate::window::Access;
 use crate::window::{self, Window};
 use crate::witness::Witness;
 
+/// The most blobs that are mapped at a time. Each is an entry in the process's table of mappings; Linux gives it 65,530
+/// (`vm.max_map_count`), and where none is left threads do not start and allocators fail. More, and a program that holds
+/// many results has none left for these; fewer, and it copies what it could map.
+const MAX_LIVE: usize = 1 << 15;
+
 /// A blob in this process's memory, from a page's first byte on. It stays there, and keeps its memory, until closed. If
 /// it is dropped instead, nobody learns that its range is free.
 #[derive(Debug)]
@@ -148,7 +153,8 @@ impl Mapping {
     /// Maps a blob.
     ///
     /// # Errors
-    /// It is not in this memory, or the system's table of mappings is full.
+    /// It is not in this memory. With [`io::ErrorKind::OutOfMemory`]: the system's table of mappings is full, or has its
+    /// share of them; [`Blobs::read`] still works.
     pub fn new(blobs: &Arc<Blobs>, blob: BlobRef, access: Access) -> io::Result<Self> {
         if !blob.is_in(blobs.size()) {
             return Err(io::Error::new(
@@ -160,6 +166,9 @@ impl Mapping {
             return Err(io::Error::other(
                 "a buffer of a result is with the process that this one is a fork of",
             ));
+        }
+        if locked(&table().state).live.len() >= MAX_LIVE {
+            return Err(io::ErrorKind::OutOfMemory.into());
         }
         let (offset, len) = (blob.offset(), to_usize(blob.len().next_multiple_of(GRAIN))?);
         // Reading all of 8 MiB takes 0.4 ms through a kept window and 1.0 through a new one; populating a new one first

@@ -268,20 +268,31 @@ impl Parcel {
         self.readonly
     }
 
-    /// Maps the blob. Whoever closes the mapping then gives the blob to what is handed out with it; if it cannot be mapped,
-    /// it is returned.
+    /// How many bytes it has.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a blob is never empty")]
+    pub fn len(&self) -> usize {
+        usize::try_from(self.blob.len()).unwrap_or(usize::MAX)
+    }
+
+    /// Maps the blob, once. Whoever closes the mapping then gives the blob to what is handed out with it.
     ///
     /// # Errors
-    /// The system's table of mappings is full.
-    pub fn open(mut self, access: Access) -> io::Result<(Mapping, Arc<Returns>)> {
+    /// Those of [`Mapping::new`]; the parcel is as it was.
+    pub fn open(&mut self, access: Access) -> io::Result<(Mapping, Arc<Returns>)> {
+        let returns = self.returns.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let mapping = Mapping::new(&returns.theirs, self.blob, access)?;
         let returns = self.returns.take().ok_or(io::ErrorKind::NotFound)?;
-        match Mapping::new(&returns.theirs, self.blob, access) {
-            Ok(mapping) => Ok((mapping, returns)),
-            Err(error) => {
-                returns.give(self.blob);
-                Err(error)
-            }
-        }
+        Ok((mapping, returns))
+    }
+
+    /// Copies the blob's bytes, for who cannot map it. `into` has as many.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn read(&self, into: &mut [u8]) -> io::Result<()> {
+        let returns = self.returns.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        returns.theirs.read(self.blob, into)
     }
 }
 
@@ -499,7 +510,7 @@ mod tests {
         drop(leases);
         let message = receiver.receive(bytes, count).unwrap();
         assert_eq!(message.bytes, b"see the blob");
-        let parcel = message.blobs.into_iter().next().unwrap();
+        let mut parcel = message.blobs.into_iter().next().unwrap();
         let (mapping, returns) = parcel.open(Access::Shared).unwrap();
         assert_eq!(usage(&memory), (0, 0), "what the user has does not count");
         mapping.close(move |blob| returns.give(blob));
@@ -545,7 +556,7 @@ mod tests {
             let blobs = receiver.receive(bytes, count).unwrap().blobs;
             blobs.into_iter().next().unwrap()
         };
-        let [first, second, third, last] = [1, 2, 3, 4].map(&mut send);
+        let [first, mut second, third, last] = [1, 2, 3, 4].map(&mut send);
         drop((first, third));
         let kept = second.open(Access::Shared).unwrap();
         let grains = || {

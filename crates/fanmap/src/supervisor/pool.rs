@@ -387,6 +387,12 @@ impl Pool {
             .is_ok_and(|state| state.seats.iter().any(|seat| seat.pid() == Some(pid) && !seat.gone))
     }
 
+    /// How many bytes may be kept for buffers, in both directions.
+    #[must_use]
+    pub fn blob_bytes(&self) -> u64 {
+        self.shared.config.blob_bytes
+    }
+
     /// How many workers there may be.
     #[must_use]
     pub fn max_workers(&self) -> usize {
