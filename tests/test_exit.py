@@ -336,6 +336,128 @@ def test_a_fork_of_the_program_holds_nothing_of_the_engines() -> None:
 
 
 @both_names
+def test_a_fork_may_drop_what_the_parents_threads_are_at_work_with(name: str) -> None:
+    """Whatever locks they hold at that moment."""
+    kind = KINDS[NAMES.index(name)]
+    good(
+        FORKED
+        + f"""
+    import functools, gc, itertools, threading
+    def drop():
+        global pool, results, futures, function, taker
+        del pool, results, futures, function, taker
+        gc.collect()
+    pool = fanmap.{kind}(2)
+    function = functools.partial(pow, 2)
+    results = fanmap.map(function, itertools.repeat(3), executor=pool)
+    def take():
+        for _ in results:
+            futures[:] = [pool.submit(abs, -1) for _ in range(3)]
+    futures = []
+    taker = threading.Thread(target=take)
+    next(results)
+    taker.start()
+    for _ in range(60):
+        in_child(drop)
+    results.close()
+    taker.join()
+    pool.shutdown()
+    """
+    )
+
+
+def test_a_fork_may_shut_down_a_pool_whose_lock_is_held() -> None:
+    good(
+        FORKED
+        + """
+    pool = fanmap.ProcessPoolExecutor(1)
+    assert pool.submit(abs, -1).result() == 1
+    with pool._engine._lock:
+        in_child(pool.shutdown)
+    pool.shutdown()
+    """
+    )
+
+
+def test_a_fork_made_by_a_task_shares_no_memory_of_the_engines() -> None:
+    out = good("""
+        import os
+        import fanmap
+        import numpy as np
+
+        def in_a_fork(array):
+            kept.append(array)
+            read, write = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    array[0] = 5
+                    with open("/proc/self/maps") as maps:
+                        shared = [line for line in maps if "memfd:fanmap" in line and line.split()[1].endswith("s")]
+                    # The page by which it is told when a fork has ended, which nobody writes to.
+                    shared = [line for line in shared if "fanmap-fork" not in line]
+                    fds = [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
+                           if os.path.lexists(f"/proc/self/fd/{fd}")]
+                    open_ = [fd for fd in fds if "memfd:fanmap" in fd or "eventfd" in fd or "socket" in fd]
+                    os.write(write, repr((shared, open_)).encode())
+                    code = 0
+                finally:
+                    os._exit(code)
+            os.close(write)
+            with open(read, "rb") as told:
+                said = told.read().decode()
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            return said, float(array[0])
+
+        kept = []
+        import multiprocessing
+        for way in (None, multiprocessing.get_context("fork")):
+            with fanmap.ProcessPoolExecutor(1, way) as pool:
+                print(*pool.submit(in_a_fork, np.ones(200_000)).result(40))
+    """)
+    assert out == "([], []) 1.0\n" * 2
+
+
+def test_a_result_that_a_hook_takes_before_a_fork_is_there_in_the_fork() -> None:
+    good("""
+        import os
+
+        def hook():
+            if futures:
+                late.append(futures.pop().result())
+
+        futures, late = [], []
+        # Hooks before a fork run in reverse: fanmap's first.
+        os.register_at_fork(before=hook)
+
+        import fanmap
+        import numpy as np
+
+        with fanmap.ProcessPoolExecutor(1) as pool:
+            futures.append(pool.submit(np.full, 200_000, 3.0))
+            read, write = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    os.close(write)
+                    late[0][0] = 5
+                    os.read(read, 1)
+                    code = 0 if late[0].sum() == 600_002 else 2
+                finally:
+                    os._exit(code)
+            os.close(read)
+            assert (late[0] == 3).all()
+            del late[0]
+            for n in range(10):
+                assert pool.submit(np.full, 200_000, float(n)).result().sum() == n * 200_000
+            os.close(write)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    """)
+
+
+@both_names
 def test_a_fork_of_the_program_maps_with_pools_of_its_own(name: str) -> None:
     good(
         FORKED

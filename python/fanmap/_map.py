@@ -19,6 +19,7 @@ closed sends nothing on, so an item that was read too late goes nowhere.
 from __future__ import annotations
 
 import operator
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
@@ -83,8 +84,12 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._taken = 0
         self._input_error: BaseException | None = None
         self._closed = False
+        self._owner = os.getpid()
         # Held by the thread that asks for a result.
         self._turn = threading.Lock()
+
+    # For `__del__`: at the interpreter's end a module's names may be gone before its objects are.
+    _getpid = staticmethod(os.getpid)
 
     def __iter__(self) -> MapResult[T]:
         return self
@@ -241,6 +246,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._closed:
             return
         self._closed = True
+        if self._getpid() != self._owner:
+            return  # in a fork, where locks of the lane's may be held for ever by threads that are not there
         self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None

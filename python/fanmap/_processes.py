@@ -139,6 +139,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._workers = _lookalikes.Workers(self._engine)
         _lifecycle.at_exit(self._engine)
 
+    # For `__del__`: at the interpreter's end a module's names may be gone before its objects are.
+    _getpid = staticmethod(os.getpid)
+
     @property
     def _pool(self) -> _Engine:
         return self._engine
@@ -247,6 +250,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and no process is left."""
         self._closed = True
+        if os.getpid() != self._owner:
+            return  # in a fork, where locks of the pool's may be held for ever by threads that are not there
         self._last_large = None
         self._engine.close(cancel_futures)
         if wait:
@@ -279,7 +284,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
-        if engine is not None:
+        if engine is not None and self._getpid() == self._owner:
             engine.close(False)
 
     def _on_worker(self) -> bool:

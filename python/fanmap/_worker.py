@@ -45,7 +45,11 @@ def main_of_fork(invitation: Invitation, template: int, inherited: Hooks | None)
 
 
 def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
-    os.register_at_fork(before=_native.before_fork, after_in_parent=_native.after_fork)
+    # A template that is a fork of the program has said so here, and its worker's own forks are none.
+    _place.template = False
+    os.register_at_fork(
+        before=_native.before_fork, after_in_parent=_native.after_fork, after_in_child=_native.forsake_all
+    )
     _place.index = invitation.index
     _tell_of_crashes()
     _write_whole_lines()

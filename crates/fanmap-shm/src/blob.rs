@@ -57,7 +57,8 @@
 //! bytes that were there: a range that it may see is not free before it has ended, or executed another program
 //! ([`Mapping::close`]). The child itself tells nobody anything. The hooks are needed in the parent and in workers; a
 //! fork by C code that runs no hook leaves the child without the shared windows, and without that care for private
-//! ones.
+//! ones. A worker's care for its own forks ends with it: a process that a task forked and that outlives the worker may
+//! see the bytes of its task's items change, for the parent, which does not know of it, frees all that the worker had.
 //!
 //! # Trust
 //! A peer may be broken. A reference is checked against the memory's size, which is sealed; a free, by the arena. A

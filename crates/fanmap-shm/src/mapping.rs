@@ -7,8 +7,11 @@
 //! fork has a number and a witness, and a range is free once every fork that was made while it was mapped has
 //! ended: at once, as a rule. Which have ended is looked at when something is closed ([`Mapping::close`], [`settle`]),
 //! so nobody waits and nobody polls.
+//!
+//! Between the hook before a fork and the fork itself, others may map blobs: other threads, and other hooks on this one.
+//! What is mapped then is made private at once and counts as seen by that fork, which may come before or after. A lock
+//! held meanwhile would not do: it would stop hooks that use a pool, and threads that the fork waits for.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -63,6 +66,10 @@ struct State {
     /// Those that may not have ended.
     living: Vec<(u64, Witness)>,
     closed: Vec<Closed>,
+    /// How many threads are between the hook before a fork and the one after it.
+    forking: u32,
+    /// What their children inherit of these forks' witnesses.
+    inherited: Vec<Window>,
 }
 
 struct Table {
@@ -71,11 +78,6 @@ struct Table {
 }
 
 static TABLE: AtomicPtr<Table> = AtomicPtr::new(std::ptr::null_mut());
-
-thread_local! {
-    /// What children inherit of the fork that this thread is about to make.
-    static INHERITED: Cell<Option<Window>> = const { Cell::new(None) };
-}
 
 /// The table of this process. A forked child begins a new one: the lock of its parent's may be held in it by a thread
 /// that is not there.
@@ -97,35 +99,30 @@ fn table() -> &'static Table {
 }
 
 /// Before the user's program forks: from now on, neither side sees what the other writes to a blob that is mapped now.
-/// To be followed by [`after_fork`], on the same thread.
+/// To be followed by [`after_fork`].
 pub fn before_fork() {
     let mut state = locked(&table().state);
+    state.forking += 1;
     if state.live.is_empty() {
         return;
     }
     for (start, live) in &mut state.live {
-        if live.access == Access::Shared {
-            let fd = live.blobs.as_fd();
-            // SAFETY: an entry is a window on this memory, mapped while it stands here, which the lock ensures.
-            let done = unsafe { window::make_private(*start as *mut u8, live.len, fd, live.offset) };
-            // If it fails, the window stays ours alone: the child has nothing in its place.
-            if done.is_ok() {
-                live.access = Access::Private;
-            }
-        }
+        // SAFETY: an entry is a window that is mapped while it stands here, which the lock ensures.
+        unsafe { live.make_private(*start) };
     }
-    // Those that have ended, or a program that forks often would keep a descriptor for each.
-    state.living.retain(|(_, witness)| !witness.is_alone());
-    let (witness, inherited) = Witness::call();
-    let number = state.forks;
-    state.forks += 1;
-    state.living.push((number, witness));
-    INHERITED.set(inherited);
+    state.count_fork();
 }
 
 /// After the fork, in the parent, or if there was none after all.
 pub fn after_fork() {
-    drop(INHERITED.take());
+    let mut state = locked(&table().state);
+    state.forking = state.forking.saturating_sub(1);
+    let inherited = match state.forking {
+        0 => std::mem::take(&mut state.inherited),
+        _ => Vec::new(),
+    };
+    drop(state);
+    drop(inherited);
 }
 
 /// Frees what was closed before and waited for forks that have ended, as [`Mapping::close`] does too. To be called when a
@@ -137,7 +134,36 @@ pub fn settle() {
     }
 }
 
+impl Live {
+    /// Neither this process nor a fork of it sees what the other writes from now on.
+    ///
+    /// # Safety
+    /// It is mapped at `start`, and stays so during the call.
+    unsafe fn make_private(&mut self, start: usize) {
+        if self.access == Access::Private {
+            return;
+        }
+        let fd = self.blobs.as_fd();
+        // SAFETY: an entry is a window on this memory, mapped by the caller's promise.
+        let done = unsafe { window::make_private(start as *mut u8, self.len, fd, self.offset) };
+        // If it fails, the window stays ours alone: the child has nothing in its place.
+        if done.is_ok() {
+            self.access = Access::Private;
+        }
+    }
+}
+
 impl State {
+    /// A fork is about to be made that sees what is mapped now.
+    fn count_fork(&mut self) {
+        // Those that have ended, or a program that forks often would keep a descriptor for each.
+        self.living.retain(|(_, witness)| !witness.is_alone());
+        let (witness, inherited) = Witness::call();
+        self.living.push((self.forks, witness));
+        self.forks += 1;
+        self.inherited.extend(inherited);
+    }
+
     fn settle(&mut self) -> Vec<Box<dyn FnOnce() + Send>> {
         self.living.retain(|(_, witness)| !witness.is_alone());
         let (ready, waiting): (Vec<_>, Vec<_>) = self
@@ -179,13 +205,18 @@ impl Mapping {
             Access::Private => Window::map(blobs.as_fd(), offset, len, access)?,
         };
         let mut state = locked(&table().state);
-        let live = Live {
+        let mut live = Live {
             blobs: Arc::clone(blobs),
             offset,
             len: window.len(),
             access,
             since: state.forks,
         };
+        if state.forking > 0 {
+            // SAFETY: it was just mapped there, and is held.
+            unsafe { live.make_private(window.start() as usize) };
+            state.count_fork();
+        }
         state.live.insert(window.start() as usize, live);
         let window = Some(window);
         Ok(Self { window, blob })

@@ -73,12 +73,29 @@ pub struct Function {
 }
 
 /// Functions that nobody will call again, to be told to the workers.
-#[derive(Debug, Default)]
-pub(super) struct Forgotten(Mutex<Vec<u64>>);
+#[derive(Debug)]
+pub(super) struct Forgotten {
+    ids: Mutex<Vec<u64>>,
+    /// The process that has the pool: in a fork of it the lock may be held for ever.
+    owner: u32,
+}
 
 impl Forgotten {
+    pub(super) fn new() -> Self {
+        Self {
+            ids: Mutex::default(),
+            owner: std::process::id(),
+        }
+    }
+
     pub(super) fn take(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.ids.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn add(&self, id: u64) {
+        if std::process::id() == self.owner {
+            self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        }
     }
 }
 
@@ -113,7 +130,7 @@ impl Function {
 impl Drop for Function {
     fn drop(&mut self) {
         if let Some(forgotten) = self.forgotten.upgrade() {
-            forgotten.0.lock().unwrap_or_else(PoisonError::into_inner).push(self.id);
+            forgotten.add(self.id);
         }
     }
 }

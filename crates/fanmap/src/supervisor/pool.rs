@@ -14,7 +14,7 @@ use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
 use crate::memory::{Load, Memory};
 use crate::queue::{Joined, Pending};
-use crate::supervisor::job::{Broken, Function, Job, Packed, Place, Sink};
+use crate::supervisor::job::{Broken, Forgotten, Function, Job, Packed, Place, Sink};
 use crate::supervisor::launcher::Start;
 use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
@@ -55,7 +55,7 @@ impl Pool {
                 dozing: AtomicBool::new(false),
                 ended: Event::new(),
                 turned: Event::new(),
-                forgotten: Arc::default(),
+                forgotten: Arc::new(Forgotten::new()),
                 memory,
                 config,
                 owner: std::process::id(),
