@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from concurrent.futures.thread import BrokenThreadPool
 
     from ._default import shutdown
-    from ._errors import BrokenProcessPool, UndecodableError, WorkerCrashed
+    from ._errors import BrokenProcessPool, TaskTimeout, UndecodableError, WorkerCrashed
     from ._future import Future
     from ._map import MapResult, map
     from ._place import worker_index
@@ -57,6 +57,7 @@ __all__ = [
     "MapResult",
     "ProcessPoolExecutor",
     "RemoteError",
+    "TaskTimeout",
     "ThreadPoolExecutor",
     "TimeoutError",
     "UndecodableError",
@@ -83,6 +84,7 @@ _WHERE = {
     "MapResult": "fanmap._map",
     "ProcessPoolExecutor": "fanmap._processes",
     "RemoteError": "fanmap._remote",
+    "TaskTimeout": "fanmap._errors",
     "ThreadPoolExecutor": "fanmap._threads",
     "TimeoutError": "builtins",
     "UndecodableError": "fanmap._errors",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["executor_map", "function", "initializer", "not_negative", "positive", "worker_exit", "workers"]
+__all__ = [
+    "executor_map",
+    "function",
+    "initializer",
+    "not_negative",
+    "positive",
+    "task_timeout",
+    "worker_exit",
+    "workers",
+]
 
 # A time that no clock of the engine's overflows by: some hundred years.
 _LONGEST = 2**32
@@ -64,6 +73,16 @@ def worker_exit(value: Any, timeout: Any) -> None:
         raise TypeError("worker_exit_timeout must be a number or None")
     if not 0 <= timeout <= _LONGEST:
         raise ValueError(f"worker_exit_timeout must be at least 0 and at most {_LONGEST} seconds, but is {timeout}")
+
+
+def task_timeout(value: Any) -> None:
+    """How many seconds a task may take, or None."""
+    if value is None:
+        return
+    if not isinstance(value, (int, float)):
+        raise TypeError("task_timeout must be a number or None")
+    if not 0 < value <= _LONGEST:
+        raise ValueError(f"task_timeout must be above 0 and at most {_LONGEST} seconds, but is {value}")
 
 
 def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:

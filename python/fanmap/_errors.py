@@ -15,6 +15,7 @@ from ._sketch import sketch
 
 __all__ = [
     "BrokenProcessPool",
+    "TaskTimeout",
     "UndecodableError",
     "WorkerCrashed",
     "broken_pool",
@@ -68,6 +69,40 @@ counted such a kill |
     def __reduce__(self) -> tuple[Any, ...]:
         known = {name: value for name, value in vars(self).items() if name in _KNOWN}
         return _crashed, (str(self), known)
+
+
+class TaskTimeout(TimeoutError):
+    """This task ran for longer than `task_timeout` and was ended, with its worker process. The pool lives on.
+
+    | attribute | what it is |
+    |---|---|
+    | `item` | the index of the item in the input of a map; None for `submit` |
+    | `call` | the call, shortened, as in `WorkerCrashed` |
+    | `pid` | the process id of the worker that was ended |
+    | `seconds` | how long the task might run |
+
+    >>> import fanmap, time
+    >>> with fanmap.ProcessPoolExecutor(task_timeout=0.1) as pool:
+    ...     late = pool.submit(time.sleep, 60).exception()
+    >>> type(late).__name__, late.call, late.seconds
+    ('TaskTimeout', 'sleep(60)', 0.1)
+    """
+
+    def __init__(
+        self, message: str, *, item: int | None = None, call: str = "", pid: int = 0, seconds: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.item = item
+        self.call = call
+        self.pid = pid
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _timed_out, (str(self), self.item, self.call, self.pid, self.seconds)
+
+
+def _timed_out(message: str, item: int | None, call: str, pid: int, seconds: float) -> TaskTimeout:
+    return TaskTimeout(message, item=item, call=call, pid=pid, seconds=seconds)
 
 
 class UndecodableError(pickle.UnpicklingError, BrokenProcessPool):
@@ -128,6 +163,15 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
             # Where the standard library says it, since Python 3.15.
             error.__cause__ = remote_traceback(f"Process {pid} terminated abruptly with exit code {code}")
         return error
+    if kind == _outcome.TIMED_OUT:
+        pid, seconds, (name, arguments, place) = payload
+        call = sketch(name, arguments, place)
+        what = call if item is None else f"item {item}, {call},"
+        message = (
+            f"{what} ran for longer than task_timeout={seconds:g} seconds, so it was ended with its worker process (pid "
+            f"{pid}). Only this task failed; the pool lives on."
+        )
+        return TaskTimeout(message, item=item, call=call, pid=pid, seconds=seconds)
     if kind == _outcome.BROKEN:
         return broken_pool(*payload)
     raise AssertionError(f"outcome {kind} is no failure")

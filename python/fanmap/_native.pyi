@@ -70,6 +70,8 @@ class ProcessPool:
         exit_time: float | None = None,
         at_once: bool = False,
         blob_bytes: int | None = None,
+        task_timeout: float | None = None,
+        cancel_running: bool = False,
     ) -> ProcessPool: ...
     def function(
         self, name: str, body: bytes, buffers: list[PickleBuffer] | None = None, like: Function | None = None

@@ -64,6 +64,10 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     fresh memory. The arrays of the last function that brought some are held until `shutdown`, for a next call with the
     same, if they take no more than a quarter of it. Memory that a result of yours lies in is yours and does not count.
 
+    With `task_timeout` (in seconds) a call that runs for longer fails with `TaskTimeout`, and its worker is replaced;
+    waiting for a worker, and loading the function in a new one, does not count. With `cancel_running` a future's `cancel` ends a call that runs, too, and so
+    does a cancelled `await` of asyncio: its worker is killed and replaced.
+
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
     methods instead of the default, which sends functions and classes of `__main__` by value.
@@ -74,7 +78,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     1024
 
     Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` or `worker_exit_timeout` is
-    below 0, or for `max_tasks_per_child` with the fork method; TypeError if `initializer` or `worker_exit` cannot be
+    below 0, `task_timeout` is not above 0, or for `max_tasks_per_child` with the fork method; TypeError if `initializer` or `worker_exit` cannot be
     called.
     """
 
@@ -89,6 +93,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         buffer_memory: int | None = None,
         worker_exit: Callable[[], object] | None = None,
         worker_exit_timeout: float | None = _start.EXIT_TIME,
+        task_timeout: float | None = None,
+        cancel_running: bool = False,
     ) -> None:
         hooks = _start.Hooks(initializer, _check.initializer(initializer, initargs), worker_exit)
         _check.worker_exit(worker_exit, worker_exit_timeout)
@@ -104,12 +110,15 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                     "supply a different mp_context."
                 )
         _check.not_negative("buffer_memory", buffer_memory)
+        _check.task_timeout(task_timeout)
         self._context = mp_context
         options = _start.Options(
             _workers(max_workers),
             max_tasks_per_child,
             exit_time=worker_exit_timeout,
             buffer_memory=buffer_memory,
+            task_timeout=task_timeout,
+            cancel_running=cancel_running,
         )
         self._begin(start, hooks, options)
 

@@ -51,7 +51,11 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         thread_name_prefix: str = "",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        task_timeout: None = None,
     ) -> None:
+        if task_timeout is not None:
+            raise ValueError("a thread cannot be ended, so task_timeout= is only for ProcessPoolExecutor")
         initargs = _check.initializer(initializer, initargs)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
         self._start(max_workers, _Spawner(prefix, initializer, initargs))

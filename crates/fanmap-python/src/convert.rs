@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Raised = 1,
     /// Nothing.
     Cancelled = 2,
-    /// Nothing.
+    /// `(pid, seconds, call)`: how long it might run, and the call as below.
     TimedOut = 3,
     /// `(pid, exit code, peak memory, out of memory, call)`: the code is negative for a signal, `None` if nobody could tell,
     /// as is the memory. The call is `(function's name, arguments, place)`: the place of the argument in a run, or `None`.
@@ -34,22 +34,24 @@ pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, 
         End::Outcome(Outcome::Value(message)) => (Kind::Value, self::message(py, message)?),
         End::Outcome(Outcome::Raised(bytes)) => (Kind::Raised, PyBytes::new(py, &bytes).into_any()),
         End::Outcome(Outcome::Cancelled) => (Kind::Cancelled, none()),
-        End::Outcome(Outcome::TimedOut) => (Kind::TimedOut, none()),
+        End::Outcome(Outcome::TimedOut(overdue)) => {
+            let call = call(py, &overdue.call);
+            let told = (overdue.pid, overdue.limit.as_secs_f64(), call);
+            (Kind::TimedOut, told.into_pyobject(py)?.into_any())
+        }
         End::Outcome(Outcome::Lost(lost)) => {
             let code = match lost.exit {
                 Exit::Code(code) => Some(code),
                 Exit::Signal(signal) => Some(-signal),
                 Exit::Unknown => None,
             };
-            let Call {
-                function,
-                arguments,
-                place,
-                total,
-            } = &lost.call;
-            let place = (*total > 1).then_some(*place);
-            let call = (function.as_ref(), PyBytes::new(py, arguments), place);
-            let told = (lost.pid, code, lost.peak_memory, lost.out_of_memory, call);
+            let told = (
+                lost.pid,
+                code,
+                lost.peak_memory,
+                lost.out_of_memory,
+                call(py, &lost.call),
+            );
             (Kind::Lost, told.into_pyobject(py)?.into_any())
         }
         End::Broken(why) => (Kind::Broken, broken(py, &why)?.into_any()),
@@ -83,4 +85,10 @@ pub(crate) fn error(error: &Error) -> PyErr {
         ErrorKind::Closed => PyRuntimeError::new_err("cannot schedule new futures after shutdown"),
         _ => PyRuntimeError::new_err(message),
     }
+}
+
+/// A call as Python is told of it.
+fn call<'py>(py: Python<'py>, call: &Call) -> (String, Bound<'py, PyBytes>, Option<u32>) {
+    let place = (call.total > 1).then_some(call.place);
+    (call.function.to_string(), PyBytes::new(py, &call.arguments), place)
 }

@@ -75,6 +75,8 @@ struct Inside {
     observers: Option<Observers>,
     /// The task's place in a pool of processes.
     ticket: Option<Ticket>,
+    /// Whether to cancel the task while it runs ends its worker.
+    cancels_running: bool,
     /// How many threads wait at the event.
     waiting: usize,
 }
@@ -193,10 +195,11 @@ impl Inside {
 
 impl Core {
     /// For a task over processes that was submitted: whom to ask whether it runs.
-    pub(crate) fn set_ticket(&self, ticket: Ticket) {
+    pub(crate) fn set_ticket(&self, ticket: Ticket, cancels_running: bool) {
         let mut cell = self.lock();
         if !cell.state.is_final() {
             cell.ticket = Some(ticket);
+            cell.cancels_running = cancels_running;
         }
     }
 
@@ -320,14 +323,19 @@ impl FutureBase {
         state == State::Running || ticket.is_some_and(|ticket| ticket.is_running())
     }
 
-    /// Cancel the call if it has not started. True if it never runs.
+    /// Cancel the call if it has not started. True if it never runs, or never ends.
+    ///
+    /// In a pool of processes with `cancel_running=True` a call that runs is ended as well, with its worker.
     #[pyo3(text_signature = "(self)")]
     pub(crate) fn cancel(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let py = slf.py();
         let core = &*slf.get().core;
-        let ticket = core.lock().ticket.clone();
+        let (ticket, kill) = {
+            let cell = core.lock();
+            (cell.ticket.clone(), cell.cancels_running)
+        };
         if let Some(ticket) = ticket {
-            if !py.detach(|| ticket.cancel()) {
+            if !py.detach(|| if kill { ticket.kill() } else { ticket.cancel() }) {
                 return Ok(core.lock().state.is_cancelled());
             }
         }

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -69,12 +70,14 @@ impl ProcessRun {
             bytes: AtomicUsize::new(0),
         });
         let function = Arc::clone(&function.function);
+        let time_limit = pool.get().time_limit();
         Self {
             workers: pool.get().pool().max_workers(),
             pool,
             sink: Arc::new(PutEnds {
                 sizes: Mutex::default(),
                 shared: Arc::clone(&shared),
+                time_limit,
                 _keeper: keeper,
             }),
             closed: Mutex::new(false),
@@ -189,6 +192,8 @@ struct PutEnds {
     /// Of the runs that have not ended: by the first item, how many have not, and the bytes of their arguments.
     sizes: Mutex<BTreeMap<u64, (u32, usize)>>,
     shared: Arc<Shared>,
+    /// How long a task may take.
+    time_limit: Option<Duration>,
     /// Dropped, perhaps as the last one, where the interpreter is not at hand: PyO3 then lets go of it later.
     _keeper: Py<PyAny>,
 }
@@ -225,6 +230,10 @@ impl Sink for PutEnds {
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         self.answered(first, count);
         self.shared.results.put(first, u64::from(count), Put::End(end, size));
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 
     fn wanted(&self) -> Wanted {

@@ -21,6 +21,10 @@ use crate::{buffer, convert, wait, worker};
 pub(crate) struct ProcessPool {
     /// Shared by itself: the engine's pool has its own lock.
     pool: bytes::Pool,
+    /// How long a task may take.
+    time_limit: Option<Duration>,
+    /// Whether to cancel a task that runs is to end its worker.
+    cancels_running: bool,
 }
 
 /// A function that workers know while somebody holds this.
@@ -117,6 +121,7 @@ impl Queue {
 /// Takes one task's end. It never touches the interpreter.
 struct Complete {
     queue: Arc<Queue>,
+    time_limit: Option<Duration>,
     /// Held until then: a program may have nothing but a weak reference to a future whose task is under way.
     future: Mutex<Option<Py<FutureBase>>>,
 }
@@ -127,6 +132,10 @@ impl Sink for Complete {
         if let Some(future) = future {
             self.queue.deliver(future, end);
         }
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 
     fn wanted(&self) -> Wanted {
@@ -145,7 +154,8 @@ impl ProcessPool {
     /// template that forks them) or `"forked"` (the template is the child `pid` behind the socket `fd`).
     #[new]
     #[pyo3(signature = (
-        workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, exit_time=None, at_once=false, blob_bytes=None
+        workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, exit_time=None, at_once=false,
+        blob_bytes=None, task_timeout=None, cancel_running=false
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
@@ -159,6 +169,8 @@ impl ProcessPool {
         exit_time: Option<f64>,
         at_once: bool,
         blob_bytes: Option<u64>,
+        task_timeout: Option<f64>,
+        cancel_running: bool,
     ) -> PyResult<Self> {
         let config = ProcessConfig {
             workers,
@@ -183,7 +195,11 @@ impl ProcessPool {
             }
         };
         let pool = bytes::Pool::new(config, start).map_err(|error| convert::error(&error))?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            time_limit: task_timeout.map(Duration::from_secs_f64),
+            cancels_running: cancel_running,
+        })
     }
 
     /// A function that workers are sent once, with the buffers that were left out of its bytes. Buffers that hold what those
@@ -253,6 +269,7 @@ impl ProcessPool {
     ) -> PyResult<bool> {
         let sink = Arc::new(Complete {
             queue: Arc::clone(&completions.queue),
+            time_limit: self.time_limit,
             future: Mutex::new(Some(future.clone().unbind())),
         });
         let Some(argument) = load(&self.pool, argument, buffers)? else {
@@ -261,7 +278,7 @@ impl ProcessPool {
         completions.queue.lock().expected += 1;
         match self.pool.submit(&function.function, argument, sink, 0) {
             Ok(ticket) => {
-                future.get().core().set_ticket(ticket);
+                future.get().core().set_ticket(ticket, self.cancels_running);
                 Ok(true)
             }
             Err(error) => {
@@ -343,6 +360,10 @@ impl ProcessPool {
 impl ProcessPool {
     pub(crate) fn pool(&self) -> &bytes::Pool {
         &self.pool
+    }
+
+    pub(crate) fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 }
 

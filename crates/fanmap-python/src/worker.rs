@@ -485,6 +485,9 @@ impl Handler for PyHandler<'_> {
         let Some(first) = chunk.start() else {
             return Ok(());
         };
+        if !self.functions.contains_key(&function) {
+            chunk.hold_clock();
+        }
         let function = match self.function(function) {
             Ok(function) => function,
             Err(error) => return self.fail_all(error, chunk),

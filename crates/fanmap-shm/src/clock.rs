@@ -18,6 +18,14 @@ pub fn until(at: Instant) -> Option<Timespec> {
     Timespec::try_from(left).ok()
 }
 
+/// The clock that all processes of a machine share, in nanoseconds since some time. It never goes back.
+#[must_use]
+pub fn nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
 /// Tells whether an interval was short, in a quarter of the time that a look at the clock takes: by the processor's own
 /// counter, where there is one. It is a bound and not a measure; it learns how fast the counter is.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use crate::clock;
 use crate::flag::Flag;
 use crate::ring::{Consumer, Cursors, Producer, Storage};
 use crate::segment::Segment;
@@ -30,6 +32,8 @@ pub const RING_BYTES: usize = 1 << 18;
 struct Shared {
     parent_asleep: Flag,
     worker_asleep: Flag,
+    /// See [`Link::mark_start`].
+    started: AtomicU64,
     calls: Cursors,
     replies: Cursors,
     words: [Word; WORDS],
@@ -108,6 +112,25 @@ impl Link {
     #[must_use]
     pub fn worker_asleep(&self) -> &Flag {
         &self.shared().worker_asleep
+    }
+
+    /// The worker, before it starts a task whose time is limited: now is when it starts. It does so before the step of the
+    /// state word, so that who sees that step never sees an earlier task's start.
+    pub fn mark_start(&self) {
+        self.shared().started.store(clock::nanos(), Ordering::Relaxed);
+    }
+
+    /// The worker: the task that it has started does not begin yet.
+    pub fn unmark_start(&self) {
+        self.shared().started.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The parent, after it has looked at the state word: for how long the last task that was marked has run; not at all
+    /// if it does not begin yet.
+    #[must_use]
+    pub fn since_start(&self) -> Duration {
+        let started = self.shared().started.load(Ordering::Relaxed);
+        Duration::from_nanos(clock::nanos().saturating_sub(started))
     }
 
     /// The state word at `slot`, if there is such a slot.

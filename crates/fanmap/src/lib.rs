@@ -69,7 +69,7 @@ pub use fanmap_shm::event::{Event, Wake};
 #[cfg(not(loom))]
 pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait};
 #[cfg(not(loom))]
-pub use lost::{Call, Exit, WorkerLost};
+pub use lost::{Call, Exit, Overdue, WorkerLost};
 #[cfg(not(loom))]
 pub use map::{Map, map};
 #[cfg(not(loom))]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How a worker process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,27 @@ pub struct Call {
     pub place: u32,
     /// How many they are.
     pub total: u32,
+}
+
+/// A task that ran for longer than it may, and was ended with its worker process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The worker's process id.
+    pub pid: u32,
+    /// How long the task might run.
+    pub limit: Duration,
+    /// What it was.
+    pub call: Call,
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (function, limit) = (&self.call.function, self.limit);
+        write!(
+            f,
+            "`{function}` ran for longer than {limit:?} and was ended, with its worker process"
+        )
+    }
 }
 
 /// A worker process that ended while it ran a task.

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
-use crate::lost::WorkerLost;
+use crate::lost::{Overdue, WorkerLost};
 
 /// What became of one task.
 ///
@@ -18,8 +18,8 @@ pub enum Outcome<T, E = Panic> {
     Raised(E),
     /// The task was cancelled before it started.
     Cancelled,
-    /// The task was ended at its deadline.
-    TimedOut,
+    /// The task ran for longer than it may, and was ended.
+    TimedOut(Arc<Overdue>),
     /// The worker ended before the task did.
     Lost(Arc<WorkerLost>),
 }
@@ -31,10 +31,7 @@ impl<T> Outcome<T> {
             Outcome::Value(value) => Ok(value),
             Outcome::Raised(panic) => Err(panic.into()),
             Outcome::Cancelled => Err(Error::new(ErrorKind::Cancelled, "the task was cancelled before it ran")),
-            Outcome::TimedOut => Err(Error::new(
-                ErrorKind::TaskTimeout,
-                "the task ran out of time and was ended",
-            )),
+            Outcome::TimedOut(overdue) => Err(Error::new(ErrorKind::TaskTimeout, overdue.to_string())),
             Outcome::Lost(lost) => Err(lost.into()),
         }
     }

@@ -242,7 +242,7 @@ pub(crate) fn decode<R: DeserializeOwned>(end: &End) -> Result<Outcome<R>, Error
             Outcome::Value(message) => Outcome::Value(postcard::from_bytes(&message.bytes).map_err(codec)?),
             Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
             Outcome::Cancelled => Outcome::Cancelled,
-            Outcome::TimedOut => Outcome::TimedOut,
+            Outcome::TimedOut(overdue) => Outcome::TimedOut(Arc::clone(overdue)),
             Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
         },
     })

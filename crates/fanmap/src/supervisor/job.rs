@@ -39,6 +39,12 @@ pub trait Sink: Send + Sync {
     /// handler does it; any other end is the same for all of them.
     fn finished(&self, first: u64, count: u32, end: End);
 
+    /// How long each of the tasks may take, from its start. One that takes longer is ended with its worker. The answer is
+    /// always the same.
+    fn time_limit(&self) -> Option<Duration> {
+        None
+    }
+
     /// How soon the next end is wanted.
     fn wanted(&self) -> Wanted {
         Wanted::AtOnce

@@ -17,6 +17,14 @@
 //! threads ring after a change that needs it. A worker that ends has its last words read first; then each of its tasks is
 //! settled by its state word: started ones are lost, others go back to the head of the queue.
 //!
+//! # Tasks whose time is limited
+//! The limit is the sink's to say ([`job::Sink::time_limit`]). A worker notes in the link when it starts such a task, before
+//! the step of the state word, so the parent, which looks at the word first, never takes an earlier task's start for this
+//! one's. The supervisor's sleep ends when the running task's time is up, or, while it has not started, after as long as
+//! that: then it looks again. Whoever sends such a task wakes a supervisor that would oversleep. A task whose time is up is
+//! condemned; if that fails it has just ended. Its worker is killed, and when its end shows that task is the one that timed
+//! out; the others of its chunk that have not started go to others.
+//!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
 //! and where nobody waits for the ends of tiny tasks ([`job::Wanted`]), the supervisor dozes: it lets them gather for a

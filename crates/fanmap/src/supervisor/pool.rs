@@ -192,6 +192,9 @@ impl Pool {
             state.queue.pop_back();
             return Err(error);
         }
+        if job.sink.time_limit().is_some_and(|limit| state.oversleeps(limit)) {
+            self.shared.bell.ring();
+        }
         Ok(job)
     }
 

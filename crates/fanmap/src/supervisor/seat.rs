@@ -82,6 +82,8 @@ pub(super) struct Seat {
     pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
+    /// The limit that the task that it ran has gone past: it is ended for that.
+    pub(super) overdue: Option<Duration>,
     /// How it ended, once that is known.
     pub(super) death: Option<Death>,
     /// Held open for as long as the worker may live.
@@ -122,6 +124,7 @@ impl Seat {
             gone: false,
             leave_by: None,
             doomed: false,
+            overdue: None,
             death: None,
             _control: launched.control,
             calls: FrameWriter::new(calls),
@@ -189,6 +192,7 @@ impl Seat {
             id: job.id,
             function: job.function.id,
             part: job.part,
+            limited: job.sink.time_limit().is_some(),
         };
         self.push(kind, &job.message);
         job.move_to(Place::Sent {
@@ -482,6 +486,32 @@ impl Seat {
         condemned
     }
 
+    /// When to look whether the task that runs has run out of time, if its time is limited.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let sent = self.in_flight.front().filter(|_| !self.doomed)?;
+        let limit = sent.job.sink.time_limit()?;
+        let state = self.state_of(sent);
+        if state.phase != Phase::Open {
+            return None;
+        }
+        let runs = state.started > sent.answered;
+        let run = if runs { self.link.since_start() } else { Duration::ZERO };
+        Instant::now().checked_add(limit.saturating_sub(run))
+    }
+
+    /// Ends the worker if the task that it runs has run out of time. What becomes of its tasks is settled when its end shows.
+    pub(super) fn expire(&mut self) {
+        if self.deadline().is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let sent = self.in_flight.front().expect("there is one whose time is up");
+        // If that fails, the task has just ended.
+        if self.link.word(sent.slot as usize).is_some_and(Word::condemn) {
+            self.overdue = sent.job.sink.time_limit();
+            self.kill();
+        }
+    }
+
     /// Where a job is among those in flight. From the back: one that was taken back and came again is there twice.
     fn position(&self, job: &Arc<Job>) -> Option<usize> {
         self.in_flight.iter().rposition(|sent| Arc::ptr_eq(&sent.job, job))
@@ -530,11 +560,13 @@ impl Seat {
                 // It may have written to the arrays it was given.
                 Phase::Done { .. } if started > answered && sent.job.message.blobs > 0 => started - 1,
                 Phase::Open | Phase::Done { .. } => started,
+                Phase::Condemned if self.overdue.is_some() => started.saturating_sub(1).max(answered),
                 // The word of a chunk that somebody has is never free, unless a worker broke it: all may have run.
                 Phase::Condemned | Phase::Free => answered,
             };
             let lost_to = match state.phase {
                 Phase::Open | Phase::Done { .. } => started,
+                Phase::Condemned if self.overdue.is_some() => started,
                 Phase::Condemned | Phase::Free => limit,
             };
             lost.push((Arc::clone(&sent.job), lost_from..lost_to));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::lost::{Death, Exit, WorkerLost};
+use crate::lost::{Death, Exit, Overdue, WorkerLost};
 use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::job::{Broken, End, Job, Place, Sink, Wanted, same_sink};
@@ -125,6 +125,8 @@ pub(super) struct State {
     pub(super) idle_since: Option<Instant>,
     pub(super) next_id: u64,
     heard: Heard,
+    /// When the supervisor wakes up by itself, as of its last look; `None` for never.
+    pub(super) sleeps_until: Option<Instant>,
     /// How many workers to start beyond what the queue asks for.
     wanted: usize,
     failed_starts: u32,
@@ -148,6 +150,7 @@ impl State {
             idle_since: None,
             next_id: 0,
             heard: Heard::default(),
+            sleeps_until: None,
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
             fruitless: 0,
@@ -324,6 +327,17 @@ impl State {
         }
     }
 
+    /// Whether the supervisor would oversleep the end of a task that may take so long and starts now.
+    pub(super) fn oversleeps(&self, limit: Duration) -> bool {
+        let end = Instant::now().checked_add(limit);
+        end.is_some_and(|end| self.sleeps_until.is_none_or(|until| until > end))
+    }
+
+    /// Ends the workers whose task has run out of time.
+    pub(super) fn expire(&mut self) {
+        self.seats.iter_mut().for_each(Seat::expire);
+    }
+
     /// Settles the tasks of workers that have ended and whose exit is known.
     pub(super) fn bury(&mut self) {
         let mut at = 0;
@@ -342,6 +356,15 @@ impl State {
             }
             for cut in remains.lost {
                 let job = self.own(cut);
+                if let Some(limit) = seat.overdue {
+                    let overdue = Overdue {
+                        pid,
+                        limit,
+                        call: job.call(),
+                    };
+                    self.end(&job, End::Outcome(Outcome::TimedOut(Arc::new(overdue))));
+                    continue;
+                }
                 let lost = WorkerLost {
                     pid,
                     exit: death.exit,

@@ -136,6 +136,7 @@ impl Supervisor {
         let forgotten = self.shared.forgotten.take();
         let mut state = self.lock();
         state.listen();
+        state.expire();
         state.bury();
         if !forgotten.is_empty() {
             state.seats.iter_mut().for_each(|seat| seat.forget(&forgotten));
@@ -283,7 +284,7 @@ impl Supervisor {
 
     /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
     fn arm(&self) -> Option<Watched> {
-        let state = self.lock();
+        let mut state = self.lock();
         let nap = state.nap().filter(|_| self.shared.may_doze());
         if !state.seats.iter().all(|seat| seat.arm(nap.is_some())) {
             self.shared.dozing.store(false, Ordering::SeqCst);
@@ -296,14 +297,16 @@ impl Supervisor {
             self.idle_deadline(state.idle_since)
         };
         let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
+        let limits = state.seats.iter().filter_map(Seat::deadline);
         let others = [deadline, self.cool_deadline(&state), nap].into_iter().flatten();
-        let deadline = leaving.chain(others).min();
+        let deadline = leaving.chain(limits).chain(others).min();
         let processes = state
             .seats
             .iter()
             .filter(|seat| !seat.gone)
             .filter_map(|seat| Some((seat.key, Arc::clone(seat.process.as_ref()?))))
             .collect();
+        state.sleeps_until = deadline;
         Some((processes, deadline))
     }
 

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
         function: u64,
         /// Which of the arguments in the body the tasks are for.
         part: Part,
+        /// Whether the time of each is limited: then the worker marks their starts.
+        limited: bool,
     },
     /// To a worker: finish what you have and end.
     Exit,
@@ -117,7 +119,8 @@ impl Header {
                 id,
                 function,
                 part,
-            } => (4, slot, id, function, part),
+                limited,
+            } => (if limited { 13 } else { 4 }, slot, id, function, part),
             Kind::Exit => (5, 0, 0, 0, none),
             Kind::Ready => (6, 0, 0, 0, none),
             Kind::Refused => (7, 0, 0, 0, none),
@@ -155,11 +158,12 @@ impl Header {
             1 => Kind::Setup,
             2 => Kind::Define { id },
             3 => Kind::Forget { id },
-            4 => Kind::Call {
+            tag @ (4 | 13) => Kind::Call {
                 slot,
                 id,
                 function: extra,
                 part: part.checked()?,
+                limited: tag == 13,
             },
             5 => Kind::Exit,
             6 => Kind::Ready,
@@ -227,6 +231,7 @@ mod tests {
                     count: 1 + slot % 7,
                     total: 8,
                 },
+                limited: slot % 2 == 0,
             },
             4 => Kind::Exit,
             5 => Kind::Ready,

@@ -37,6 +37,8 @@ pub struct Chunk<'w> {
     slot: usize,
     id: u64,
     part: Part,
+    /// Whether the tasks' time is limited.
+    limited: bool,
     /// How many tasks were started, have ended, and have had their results given.
     started: u32,
     ended: u32,
@@ -57,7 +59,7 @@ pub struct Chunk<'w> {
 }
 
 impl<'w> Chunk<'w> {
-    pub(super) fn new(worker: &'w mut Worker, slot: u32, id: u64, part: Part) -> Result<Self, Error> {
+    pub(super) fn new(worker: &'w mut Worker, slot: u32, id: u64, part: Part, limited: bool) -> Result<Self, Error> {
         let link = Arc::clone(&worker.link);
         let slot = slot as usize;
         if link.word(slot).is_none() {
@@ -72,6 +74,7 @@ impl<'w> Chunk<'w> {
             slot,
             id,
             part,
+            limited,
             started: 0,
             ended: 0,
             given: 0,
@@ -97,6 +100,9 @@ impl<'w> Chunk<'w> {
         if self.condemned || self.started == self.part.count {
             return None;
         }
+        if self.limited {
+            self.link.mark_start();
+        }
         match self.word().start(self.started) {
             Step::Run => {
                 self.started += 1;
@@ -110,8 +116,19 @@ impl<'w> Chunk<'w> {
         }
     }
 
+    /// Until [`Chunk::start_clock`], the time of the task that was started does not count: its function is loaded first, which
+    /// may take long, and is no fault of the task's.
+    pub fn hold_clock(&mut self) {
+        if self.limited {
+            self.link.unmark_start();
+        }
+    }
+
     /// What was done since the task was started does not count as its time.
     pub fn start_clock(&mut self) {
+        if self.limited {
+            self.link.mark_start();
+        }
         self.mark = Instant::now();
         self.tick = self.worker.ticker.read();
     }

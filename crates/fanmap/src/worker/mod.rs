@@ -139,8 +139,9 @@ impl Worker {
                     id,
                     function,
                     part,
+                    limited,
                 } => {
-                    let mut chunk = Chunk::new(&mut self, slot, id, part)?;
+                    let mut chunk = Chunk::new(&mut self, slot, id, part, limited)?;
                     handler.run(function, body, &mut chunk)?;
                     if !chunk.finish(handler)? {
                         return Ok(Left::Condemned);
