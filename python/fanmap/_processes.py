@@ -65,8 +65,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     same, if they take no more than a quarter of it. Memory that a result of yours lies in is yours and does not count.
 
     With `task_timeout` (in seconds) a call that runs for longer fails with `TaskTimeout`, and its worker is replaced;
-    waiting for a worker, and loading the function in a new one, does not count. With `cancel_running` a future's `cancel` ends a call that runs, too, and so
-    does a cancelled `await` of asyncio: its worker is killed and replaced.
+    waiting for a worker, and loading the function in a new one, does not count. With `cancel_running` a future's
+    `cancel` ends a call that runs, too, and so does a cancelled `await` of asyncio: its worker is killed and replaced.
 
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
@@ -78,8 +78,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     1024
 
     Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` or `worker_exit_timeout` is
-    below 0, `task_timeout` is not above 0, or for `max_tasks_per_child` with the fork method; TypeError if `initializer` or `worker_exit` cannot be
-    called.
+    below 0, `task_timeout` is not above 0, or for `max_tasks_per_child` with the fork method; TypeError if
+    `initializer` or `worker_exit` cannot be called.
     """
 
     def __init__(
