@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from concurrent.futures.thread import BrokenThreadPool
 
+    from ._cores import cpu_count
     from ._default import shutdown
     from ._errors import BrokenProcessPool, TaskTimeout, UndecodableError, WorkerCrashed
     from ._future import Future
@@ -63,6 +64,7 @@ __all__ = [
     "UndecodableError",
     "WorkerCrashed",
     "as_completed",
+    "cpu_count",
     "map",
     "shutdown",
     "wait",
@@ -90,6 +92,7 @@ _WHERE = {
     "UndecodableError": "fanmap._errors",
     "WorkerCrashed": "fanmap._errors",
     "as_completed": "concurrent.futures",
+    "cpu_count": "fanmap._cores",
     "map": "fanmap._map",
     "shutdown": "fanmap._default",
     "wait": "concurrent.futures",

@@ -8,6 +8,7 @@ __all__ = [
     "executor_map",
     "function",
     "initializer",
+    "map_workers",
     "not_negative",
     "positive",
     "task_timeout",
@@ -25,6 +26,16 @@ def workers(max_workers: Any) -> None:
         raise TypeError(f"max_workers must be an int or None, not {type(max_workers).__name__}")
     if max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
+
+
+def map_workers(value: Any) -> int | None:
+    """A number of workers for a map; -1 is all cores."""
+    if value == -1:
+        from ._cores import cpu_count
+
+        return cpu_count()
+    positive("workers", value)
+    return value  # type: ignore[no-any-return]
 
 
 def initializer(value: Any, arguments: Any) -> tuple[Any, ...]:

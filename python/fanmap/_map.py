@@ -304,7 +304,8 @@ def map(
 
     `executor` is `"processes"` (for work that computes), `"threads"` (for work that waits), or any
     `concurrent.futures.Executor`. The two names use pools that stay warm for the next call: see `fanmap.shutdown`.
-    `workers` asks for a pool of that many for this one map; not with an executor of your own.
+    `workers` asks for a pool of that many for this one map, -1 for as many as `fanmap.cpu_count()`; not with an
+    executor of your own.
 
     Inside a worker of one of these pools it runs in place, item by item.
 
@@ -325,7 +326,7 @@ def map(
     _check.function(fn)
     if not iterables:
         raise TypeError("map() must have at least two arguments: a function and something to iterate over")
-    _check.positive("workers", workers)
+    workers = _check.map_workers(workers)
     _check.positive("buffersize", buffersize)
     star = len(iterables) != 1
     if isinstance(executor, str):

@@ -18,6 +18,7 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
 from . import _check, _lifecycle, _lookalikes, _native, _place
+from ._cores import default_threads
 from ._future import Future
 from ._lane import Lane, lane_over_any, lane_over_threads
 from ._map import executor_map
@@ -71,7 +72,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self, max_workers: int | None, spawner: _Spawner, *, idle: float | None = None, cancel_at_exit: bool = False
     ) -> None:
         if max_workers is None:
-            max_workers = min(32, _native.cpu_count() + 4)
+            max_workers = default_threads()
         if isinstance(max_workers, float):
             # The standard library starts threads while there are fewer.
             max_workers = math.ceil(max_workers)

@@ -74,4 +74,11 @@ mod _native {
     fn cpu_count() -> usize {
         fanmap::cpus::available()
     }
+
+    /// What the cgroup grants: cores, perhaps a fraction, and bytes of memory; `None` is no limit.
+    #[pyfunction]
+    fn cgroup_limits() -> (Option<f64>, Option<u64>) {
+        let limits = fanmap::cgroup::Limits::of_this_process();
+        (limits.cores, limits.memory)
+    }
 }

@@ -28,6 +28,8 @@
 #[cfg(not(loom))]
 pub mod bytes;
 #[cfg(not(loom))]
+pub mod cgroup;
+#[cfg(not(loom))]
 mod config;
 #[cfg(not(loom))]
 pub mod cpus;
