@@ -20,6 +20,8 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs" / "concurrent_futures.md"
 # What 3.14 adds, for the Pythons before it.
 OF_3_14 = {"map": {"buffersize"}}
+# What we have more, by keyword only.
+MORE = {"map": {"ordered", "on_error", "strict"}}
 
 
 def test_the_names_of_the_standard_library_are_here() -> None:
@@ -43,7 +45,9 @@ def test_public_methods_take_what_the_standard_librarys_take(name: str) -> None:
     methods = [method for method in public if inspect.isroutine(getattr(theirs, method))]
     for method in (*methods, "map", "shutdown", "submit") if name != "Future" else methods:
         expected, got = (inspect.signature(getattr(cls, method)).parameters for cls in (theirs, ours))
-        extra = OF_3_14.get(method, set()) - set(expected)
+        more = MORE.get(method, set())
+        assert all(got[one].kind is inspect.Parameter.KEYWORD_ONLY for one in more)
+        extra = (OF_3_14.get(method, set()) | more) - set(expected)
         assert [one for one in got if one not in extra] == list(expected)
         assert all(got[one].kind is parameter.kind for one, parameter in expected.items())
 

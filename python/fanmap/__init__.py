@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from ._cores import cpu_count
     from ._default import shutdown
     from ._errors import BrokenProcessPool, TaskTimeout, UndecodableError, WorkerCrashed
+    from ._failure import Failure
     from ._future import Future
-    from ._map import MapResult, map
+    from ._map import MapResult, MapStats, map
     from ._place import worker_index
     from ._processes import ProcessPoolExecutor
     from ._remote import RemoteError
@@ -53,9 +54,11 @@ __all__ = [
     "BrokenThreadPool",
     "CancelledError",
     "Executor",
+    "Failure",
     "Future",
     "InvalidStateError",
     "MapResult",
+    "MapStats",
     "ProcessPoolExecutor",
     "RemoteError",
     "TaskTimeout",
@@ -80,10 +83,12 @@ _WHERE = {
     "BrokenThreadPool": "concurrent.futures.thread",
     "CancelledError": "concurrent.futures",
     "Executor": "concurrent.futures",
+    "Failure": "fanmap._failure",
     "Future": "fanmap._future",
     "InterpreterPoolExecutor": "concurrent.futures",  # since Python 3.14, and the standard library's own
     "InvalidStateError": "concurrent.futures",
     "MapResult": "fanmap._map",
+    "MapStats": "fanmap._map",
     "ProcessPoolExecutor": "fanmap._processes",
     "RemoteError": "fanmap._remote",
     "TaskTimeout": "fanmap._errors",

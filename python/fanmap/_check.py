@@ -10,7 +10,9 @@ __all__ = [
     "initializer",
     "map_workers",
     "not_negative",
+    "on_error",
     "positive",
+    "seconds",
     "task_timeout",
     "worker_exit",
     "workers",
@@ -96,8 +98,21 @@ def task_timeout(value: Any) -> None:
         raise ValueError(f"task_timeout must be above 0 and at most {_LONGEST} seconds, but is {value}")
 
 
-def executor_map(fn: Any, chunksize: Any, buffersize: Any) -> None:
+def seconds(name: str, value: Any) -> None:
+    """A number of seconds, or None."""
+    if value is not None and not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+
+
+def on_error(value: Any) -> None:
+    """One of three words."""
+    if value not in ("raise", "return", "skip"):
+        raise ValueError(f"on_error must be 'raise', 'return' or 'skip', not {value!r}")
+
+
+def executor_map(fn: Any, chunksize: Any, buffersize: Any, on_error_: Any) -> None:
     """The arguments that both executors' `map` share."""
     function(fn)
+    on_error(on_error_)
     positive("chunksize", chunksize)
     positive("buffersize", buffersize)

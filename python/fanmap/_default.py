@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _place
 
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
-__all__ = ["NAMES", "in_worker", "pool", "shutdown"]
-
-NAMES = ("threads", "processes")
+__all__ = ["in_worker", "pool", "shutdown"]
 
 # How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
 # starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
@@ -40,17 +38,19 @@ def in_worker() -> bool:
     return _place.worker or any(warm._on_worker() for warm in list(_warm.values()))
 
 
-def pool(name: str, workers: int | None) -> tuple[Pool, Callable[[bool], object] | None]:
+def pool(
+    name: str, workers: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> tuple[Pool, Callable[[bool], object] | None]:
     """A pool of that kind; and, if it is for one map alone, what to call when that has ended."""
     with _lock:
-        if workers is not None:
+        if workers is not None or initializer is not None:
             _own[:] = [pool for pool in _own if not pool._pool.join(0)]
-            own = _make(name, workers, idle=None)
+            own = _make(name, workers, None, initializer, initargs)
             _own.append(own)
             return own, own.shutdown
         warm = _warm.get(name)
         if warm is None or warm._broken:
-            warm = _warm[name] = _make(name, None, idle=IDLE)
+            warm = _warm[name] = _make(name, None, IDLE, None, ())
         return warm, None
 
 
@@ -73,14 +73,20 @@ def shutdown() -> None:
         ending.shutdown(cancel_futures=True)
 
 
-def _make(name: str, workers: int | None, idle: float | None) -> Pool:
+def _make(
+    name: str,
+    workers: int | None,
+    idle: float | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+) -> Pool:
     if name == "threads":
         from ._threads import ThreadPoolExecutor
 
-        return ThreadPoolExecutor._for_map(workers, idle)
+        return ThreadPoolExecutor._for_map(workers, idle, initializer, initargs)
     from ._processes import ProcessPoolExecutor
 
-    return ProcessPoolExecutor._for_map(workers, idle)
+    return ProcessPoolExecutor._for_map(workers, idle, initializer, initargs)
 
 
 def _forked() -> None:

@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from . import _native, _outcome
 from ._remote import detach
@@ -25,16 +27,29 @@ if TYPE_CHECKING:
     from ._processes import ProcessPoolExecutor
     from ._threads import ThreadPoolExecutor
 
-__all__ = ["Came", "HereLane", "Lane", "lane_over_any", "lane_over_processes", "lane_over_threads"]
+__all__ = ["Came", "Flow", "HereLane", "Lane", "lane_over_any", "lane_over_processes", "lane_over_threads"]
 
 T = TypeVar("T")
 
-# An outcome that came: its kind, its payload, and of how many items it is.
-Came = tuple[int, Any, int]
+# An outcome that came: its kind, its payload, and of which items it is: the first one's index, and how many.
+Came = tuple[int, Any, int, int]
+
+
+class Flow(NamedTuple):
+    """How items go and outcomes come."""
+
+    # Whether an item is a tuple of arguments.
+    star: bool
+    # How many items may be under way; 0 is no bound, None as many as keep the workers busy.
+    window: int | None
+    # How many items go together, at least.
+    together: int = 1
+    # Whether outcomes come in the order of their items, or as they are ready.
+    ordered: bool = True
 
 
 class Lane(Protocol):
-    """Where items go and outcomes come from, in the items' order."""
+    """Where items go and outcomes come from."""
 
     def room(self) -> int:
         """How many items may be sent, together, before an outcome is taken."""
@@ -42,8 +57,11 @@ class Lane(Protocol):
     def send(self, items: list[Any], index: int) -> None:
         """Send items, the first of which has this index: each a single argument, or a tuple of them."""
 
-    def poll(self, stash: _native.Stash, /) -> Came | None:
-        """The next outcome, if it is there. It may keep values that come after it in `stash`."""
+    def poll(self, stash: _native.Stash | None, /) -> Came | None:
+        """The next outcome, if it is there. It may keep values that come after it in `stash`.
+
+        Without a stash, the items of an outcome always follow each other.
+        """
 
     def wait(self, timeout: float | None) -> Came | None:
         """The next outcome; None if there is none to come. TimeoutError after so many seconds."""
@@ -60,6 +78,9 @@ class Lane(Protocol):
     def outstanding(self) -> int:
         """How many outcomes have not been taken."""
 
+    def spent(self) -> tuple[float, int, int]:
+        """How long workers were in the function, in seconds; and how many bytes were sent and received."""
+
     def close(self, *, interrupted: bool) -> None:
         """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be.
 
@@ -67,18 +88,18 @@ class Lane(Protocol):
         """
 
 
-def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    """A lane to an executor's threads. `window` 0 is no bound, None as many items as keep the workers busy."""
+def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], flow: Flow) -> Lane:
+    """A lane to an executor's threads."""
     context = contextvars.copy_context()
     if "decimal" in sys.modules:
         fn = _with_own_decimal(fn)
-    run = _native.ThreadRun(executor._pool, fn, context, star, window)
+    run = _native.ThreadRun(executor._pool, fn, context, flow.star, flow.window, flow.together, flow.ordered)
     return _ThreadLane(run, executor)
 
 
-def lane_over_any(executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    """A lane of submits to any executor. `window` is how many may be under way; 0 or None is a number of our own."""
-    return _ForeignLane(executor, fn, star, window)
+def lane_over_any(executor: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:
+    """A lane of submits to any executor. Without a bound it has one of its own."""
+    return (_ForeignLane if flow.ordered else _ForeignLaneAsTheyCome)(executor, fn, flow)
 
 
 def _own_decimal() -> None:
@@ -96,11 +117,12 @@ def _with_own_decimal(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], flow: Flow) -> Lane:
     """A lane to an executor's processes."""
-    function = executor._function(fn, b"*" if star else b"1")
+    function = executor._function(fn, b"*" if flow.star else b"1")
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
-    run = _native.ProcessRun(executor._native_pool(), function, window, executor._engine)
+    pool, keeper = executor._native_pool(), executor._engine
+    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered)
     return _ProcessLane(run, executor, executor._encoder)
 
 
@@ -114,6 +136,7 @@ class _ThreadLane:
         self.poll = run.try_pop
         self.wait = run.pop
         self.outstanding = run.outstanding
+        self.spent = run.spent
 
     def send(self, items: list[Any], index: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
@@ -155,6 +178,7 @@ class _ProcessLane:
         self.poll = run.try_pop
         self.wait = run.pop
         self.outstanding = run.outstanding
+        self.spent = run.spent
 
     def send(self, items: list[Any], index: int) -> None:
         if len(items) > 1:
@@ -216,30 +240,38 @@ class _ProcessLane:
 class HereLane:
     """No lane at all: each item is worked on as it is sent."""
 
-    def __init__(self, fn: Callable[..., Any], star: bool) -> None:
+    def __init__(self, fn: Callable[..., Any], star: bool, prelude: Callable[[], object] | None = None) -> None:
         self._fn = fn
         self._star = star
+        # What is to be called before the first item.
+        self._prelude = prelude
         self._done: deque[Came] = deque()
         self._closed = False
+        self._busy = 0.0
 
     def room(self) -> int:
         return 0 if self._done else 1
 
     def send(self, items: list[Any], index: int) -> None:
-        for item in items:
+        if self._prelude is not None:
+            self._prelude()
+            self._prelude = None
+        for at, item in enumerate(items, index):
             if self._closed:
                 return
+            began = monotonic()
             try:
                 result = self._fn(*item) if self._star else self._fn(item)
             except Exception as error:
-                self._done.append((_outcome.RAISED, error, 1))
+                self._done.append((_outcome.RAISED, error, at, 1))
             else:
-                self._done.append((_outcome.VALUE, result, 1))
+                self._done.append((_outcome.VALUE, result, at, 1))
+            self._busy += monotonic() - began
 
     def sent_all(self) -> None:
         pass
 
-    def poll(self, stash: _native.Stash, /) -> Came | None:
+    def poll(self, stash: _native.Stash | None, /) -> Came | None:
         return _first_of(self._done)
 
     def wait(self, timeout: float | None) -> Came | None:
@@ -254,6 +286,9 @@ class HereLane:
 
     def outstanding(self) -> int:
         return len(self._done)
+
+    def spent(self) -> tuple[float, int, int]:
+        return self._busy, 0, 0
 
     def close(self, *, interrupted: bool) -> None:
         self._closed = True
@@ -274,51 +309,53 @@ _FOREIGN_WINDOW = 256
 
 
 class _ForeignLane:
-    """A sliding window of submits to any executor."""
+    """A sliding window of submits to any executor. What goes there is the user's function as it is: the other side need
+    not have fanmap."""
 
-    def __init__(self, executor: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> None:
+    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow) -> None:
         self._executor = executor
         self._fn = fn
-        self._star = star
-        self._window = window or _FOREIGN_WINDOW
-        self._futures: deque[Future[Any]] = deque()
+        self._star = flow.star
+        self._together = flow.together
+        self._window = flow.window or max(_FOREIGN_WINDOW, flow.together)
+        # With the indices of their items.
+        self._futures: deque[tuple[int, Future[Any]]] = deque()
         self._closed = False
 
     def room(self) -> int:
-        return 1 if len(self._futures) < self._window else 0
+        free = self._window - self.outstanding()
+        return self._together if free >= self._together else 0
 
     def send(self, items: list[Any], index: int) -> None:
         submit = self._executor.submit
-        for item in items:
+        for at, item in enumerate(items, index):
             if self._closed:
                 return
-            self._futures.append(submit(self._fn, *item) if self._star else submit(self._fn, item))
+            self._sent(at, submit(self._fn, *item) if self._star else submit(self._fn, item))
             if self._closed:
                 # Since the look above: perhaps after `close` had looked at the futures.
                 self._cancel()
 
+    def _sent(self, index: int, future: Future[Any]) -> None:
+        self._futures.append((index, future))
+
     def sent_all(self) -> None:
         pass
 
-    def poll(self, stash: _native.Stash, /) -> Came | None:
-        future = self._head()
-        return None if future is None or not future.done() else self.wait(None)
+    def poll(self, stash: _native.Stash | None, /) -> Came | None:
+        head = self._head()
+        return None if head is None or not head[1].done() else self.wait(None)
 
     def wait(self, timeout: float | None) -> Came | None:
-        future = self._head()
-        if future is None:
+        head = self._head()
+        if head is None:
             return None
-        try:
-            error = future.exception(timeout)
-        except CancelledError:
-            came: Came = _outcome.CANCELLED, None, 1
-        else:
-            came = (_outcome.VALUE, future.result(), 1) if error is None else (_outcome.RAISED, error, 1)
+        came = _came(*head, timeout)
         # Only now, so that `close` finds it meanwhile.
         _first_of(self._futures)
         return came
 
-    def _head(self) -> Future[Any] | None:
+    def _head(self) -> tuple[int, Future[Any]] | None:
         try:
             return self._futures[0]
         except IndexError:
@@ -334,6 +371,9 @@ class _ForeignLane:
     def outstanding(self) -> int:
         return len(self._futures)
 
+    def spent(self) -> tuple[float, int, int]:
+        return 0.0, 0, 0
+
     def close(self, *, interrupted: bool) -> None:
         self._closed = True
         self._cancel()
@@ -342,4 +382,61 @@ class _ForeignLane:
         # From the back: or each one cancelled would make room for the next to start. Another thread may take some.
         with suppress(IndexError):
             while True:
-                self._futures.pop().cancel()
+                self._futures.pop()[1].cancel()
+
+
+class _ForeignLaneAsTheyCome(_ForeignLane):
+    """The same, with outcomes as they come: each future that is done says so in a queue."""
+
+    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow) -> None:
+        super().__init__(executor, fn, flow)
+        self._under_way: dict[int, Future[Any]] = {}
+        # The indices of those that are done; None once the lane is closed.
+        self._done: SimpleQueue[int | None] = SimpleQueue()
+
+    def _sent(self, index: int, future: Future[Any]) -> None:
+        self._under_way[index] = future
+        done = self._done
+        future.add_done_callback(lambda _: done.put(index))
+
+    def poll(self, stash: _native.Stash | None, /) -> Came | None:
+        try:
+            return self._take(self._done.get_nowait())
+        except Empty:
+            return None
+
+    def wait(self, timeout: float | None) -> Came | None:
+        if not self._under_way:
+            return None
+        try:
+            return self._take(self._done.get(timeout=None if timeout is None else max(timeout, 0)))
+        except Empty:
+            raise TimeoutError from None
+
+    def _take(self, index: int | None) -> Came | None:
+        future = None if index is None else self._under_way.pop(index, None)
+        return None if index is None or future is None else _came(index, future, None)
+
+    def outstanding(self) -> int:
+        return len(self._under_way)
+
+    def close(self, *, interrupted: bool) -> None:
+        self._closed = True
+        self._done.put(None)
+        self._cancel()
+
+    def _cancel(self) -> None:
+        with suppress(KeyError):
+            while True:
+                self._under_way.popitem()[1].cancel()
+
+
+def _came(index: int, future: Future[Any], timeout: float | None) -> Came:
+    """What became of a future, waiting for it."""
+    try:
+        error = future.exception(timeout)
+    except CancelledError:
+        return _outcome.CANCELLED, None, index, 1
+    if error is None:
+        return _outcome.VALUE, future.result(), index, 1
+    return _outcome.RAISED, error, index, 1

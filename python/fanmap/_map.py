@@ -18,32 +18,68 @@ closed sends nothing on, so an item that was read too late goes nowhere.
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
+from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 from . import _check, _native, _outcome
+from ._failure import Failure
 from ._fixed import fix
-from ._lane import HereLane, lane_over_any
+from ._lane import Flow, HereLane, lane_over_any
+from ._options import OnError, Options, Wanted
+from ._source import Source, in_step
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ._lane import Came, Lane
 
-__all__ = ["MapResult", "executor_map", "map"]
+__all__ = ["MapResult", "MapStats", "begin", "executor_map", "map"]
 
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 
-# Inputs whose next item is always at hand.
-_PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+# Ends that are the item's own: not those of a pool that was closed or cannot go on.
+_ITS_OWN = (_outcome.VALUE, _outcome.RAISED, _outcome.TIMED_OUT, _outcome.LOST)
+
+
+class MapStats(NamedTuple):
+    """How far a map is and what it took, as far as that is known without a look at each item.
+
+    >>> import fanmap
+    >>> results = fanmap.map(abs, range(1000))
+    >>> _ = list(results)
+    >>> results.stats.read, results.stats.done, results.stats.failed
+    (1000, 1000, 0)
+    >>> fanmap.shutdown()
+    """
+
+    read: int
+    """Items that were read of the input."""
+    done: int
+    """Items whose outcome was taken. Some of the results may still have to be handed out."""
+    failed: int
+    """Those of them that failed."""
+    wall: float
+    """Seconds from the first question for a result to the last result, or to now."""
+    workers: int
+    """The most workers that there may be at a time; 1 where the map ran in place; 0 if only the executor knows."""
+    busy: float
+    """Seconds that workers were in the function, all together; 0.0 over an executor that is not fanmap's.
+
+    `busy / wall` is how many of them were at it on average. Over processes this is about how many times as fast the map
+    was as one worker alone; over threads that wait for the interpreter's lock, their waiting counts.
+    """
+    sent: int
+    """Bytes that went to other processes, as encoded."""
+    received: int
+    """Bytes that came from other processes, as encoded."""
 
 
 class MapResult(_native.Stash, Iterator[T], Generic[T]):
@@ -63,25 +99,38 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     def __init__(
         self,
         lane: Lane,
-        iterables: tuple[Iterable[Any], ...],
+        source: Source,
         *,
         deadline: float | None = None,
         at_end: Callable[[bool], object] | None = None,
         closes_itself: bool = True,
+        on_error: OnError = "raise",
+        ordered: bool = True,
+        together: int = 1,
+        workers: int = 0,
     ) -> None:
         self._lane = lane
-        # Like the built-in `map`: the shortest input ends it.
-        single = len(iterables) == 1
-        self._input: Iterator[Any] | None = iter(iterables[0]) if single else zip(*iterables, strict=False)
-        self._prompt = all(type(iterable) in _PROMPT for iterable in iterables)
-        self._hint = _length_hint(iterables)
+        self._input: Iterator[Any] | None = source.items
+        self._prompt = source.prompt
+        # How many items are read together of an input that may be slow.
+        self._together = together
+        self._hint = source.length
         self._deadline = deadline
         self._at_end = at_end
         # Whether dropping the iterator cancels the rest, even if nothing was asked of it.
         self._closes_itself = closes_itself
         self._of_executor = not closes_itself
+        self._on_error: OnError = on_error
+        # Items under way, by index, where they are needed once their outcome has come.
+        self._items: dict[int, Any] | None = {} if on_error == "return" else None
+        # Whether outcomes must come one by one: those that come together would not follow each other.
+        self._singly = not ordered and self._items is not None
         self._sent = 0
         self._taken = 0
+        self._failed = 0
+        self._workers = workers
+        self._began: float | None = None
+        self._ended: float | None = None
         self._input_error: BaseException | None = None
         self._closed = False
         self._owner = os.getpid()
@@ -114,41 +163,61 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
 
     def _next(self) -> T:
         self._closes_itself = True
-        try:
-            outcome = self._outcome()
-        except BaseException as error:
-            self._end(interrupted=isinstance(error, KeyboardInterrupt))
-            raise
-        if self._closed:
-            # By another thread, meanwhile.
-            raise StopIteration
-        if outcome is None:
-            error_of_input = self._input_error
-            self._input_error = None
-            self._end()
-            if error_of_input is not None:
-                raise error_of_input
-            raise StopIteration
-        index = self._taken
-        kind, payload, count = outcome
-        self._taken += count
-        try:
-            if kind == _outcome.VALUE:
-                values: list[T] = self._lane.values(payload, index, count)
-                first = values.pop(0)
+        if self._began is None:
+            self._began = monotonic()
+        while True:
+            try:
+                outcome = self._outcome()
+            except BaseException as error:
+                self._end(interrupted=isinstance(error, KeyboardInterrupt))
+                raise
+            if self._closed:
+                # By another thread, meanwhile.
+                raise StopIteration
+            if outcome is None:
+                error_of_input = self._input_error
+                self._input_error = None
+                self._end()
+                if error_of_input is not None:
+                    raise error_of_input
+                raise StopIteration
+            try:
+                values = self._values(*outcome)
+            except BaseException:
+                self._end()
+                raise
+            finally:
+                del outcome
+            if values:
+                # Nothing of this frame may refer to what is handed out.
+                first: T = values.pop(0)
                 if values:
                     self._keep(values)
                 if self._closed:
                     raise StopIteration
                 return first
-            failed = CancelledError() if kind == _outcome.CANCELLED else self._lane.failure(kind, payload, index)
-        except BaseException:
-            self._end()
-            raise
-        finally:
-            del outcome, payload
-        self._end()
+
+    def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
+        """What is handed out for an outcome; if it is a failure, and such are raised, it is raised here."""
+        self._taken += count
+        items = None
+        if self._items is not None:
+            take = self._items.pop
+            items = [take(at) for at in range(index, index + count)]
+        if kind == _outcome.VALUE:
+            try:
+                return self._lane.values(payload, index, count)
+            except Exception as error:  # it could not be decoded
+                failed: BaseException = error
+        elif kind == _outcome.CANCELLED:
+            failed = CancelledError()
+        else:
+            failed = self._lane.failure(kind, payload, index)
+        del payload
+        self._failed += count
         try:
+            if self._on_error != "raise" and kind in _ITS_OWN:
+                return [Failure(index + at, item, failed) for at, item in enumerate(items or ())]
             if isinstance(failed, StopIteration) and self._of_executor:
                 # An executor's map is a generator in the standard library, where this is no silent end.
                 raise RuntimeError("generator raised StopIteration") from failed
@@ -156,6 +225,14 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         finally:
             # The traceback refers to this frame, which must not refer to the exception: that would be a cycle.
             del failed
+
+    @property
+    def stats(self) -> MapStats:
+        """How far it is and what it took: see `MapStats`. Also after its end."""
+        now = monotonic() if self._ended is None else self._ended
+        wall = 0.0 if self._began is None else now - self._began
+        busy, sent, received = self._lane.spent()
+        return MapStats(self._sent, self._taken, self._failed, wall, self._workers, busy, sent, received)
 
     def close(self) -> None:
         """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped.
@@ -186,13 +263,17 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     def _outcome(self) -> Came | None:
         """The next outcome, or None at the end."""
         lane = self._lane
-        if self._prompt:
+        # Then only what is there already is handed out.
+        late = self._deadline is not None and monotonic() >= self._deadline
+        if self._prompt and not late:
             while self._input is not None and (room := lane.room()):
                 self._read(room)
         while not self._closed:
-            outcome = lane.poll(self)
+            outcome = lane.poll(None if self._singly else self)
             if outcome is not None:
                 return outcome
+            if late and self._input is not None:
+                raise TimeoutError
             if self._input is not None and (room := lane.room()):
                 self._read(room)
                 continue
@@ -200,26 +281,24 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         return None
 
     def _read(self, count: int) -> None:
-        """Read items and send them: up to `count` of an input that has them at hand, else one."""
+        """Read items and send them: up to `count` of an input that has them at hand, else what must go together."""
         source = self._input
         if source is None:
             return  # closed by another thread
+        if not self._prompt and count > self._together:
+            count = self._together
         items: list[Any] = []
         try:
-            if self._prompt and count > 1:
-                # Those that it gave before an error are in the list then.
-                items.extend(islice(source, count))
-            else:
-                count = 1
-                items.append(next(source))
-        except StopIteration:
-            pass
+            # Those that it gave before an error are in the list then.
+            items.extend(islice(source, count))
         except Exception as error:
             # It surfaces in its place: after the results of the items that came before.
             self._input_error = error
         if self._closed:
             return
         if items:
+            if self._items is not None:
+                self._items.update(enumerate(items, self._sent))
             try:
                 self._lane.send(items, self._sent)
             except RuntimeError:
@@ -233,6 +312,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
 
     def fill(self, count: int | None) -> None:
         """Read and send now: `count` items, or (None) all."""
+        self._began = monotonic()
         while self._input is not None and (count is None or self._sent < count):
             room = max(self._lane.room(), 1)
             self._read(room if count is None else min(room, count - self._sent))
@@ -248,6 +328,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._closed = True
         if self._getpid() != self._owner:
             return  # in a fork, where locks of the lane's may be held for ever by threads that are not there
+        self._ended = monotonic()
         self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None
@@ -265,9 +346,22 @@ def map(
     iterable: Iterable[A],
     /,
     *,
-    executor: str | Executor = "processes",
-    workers: int | None = None,
-    buffersize: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> MapResult[T]: ...
+@overload
+def map(
+    fn: Callable[[A], T], iterable: Iterable[A], /, *, on_error: Literal["return"], **options: Unpack[Options]
+) -> MapResult[T | Failure]: ...
+@overload
+def map(
+    fn: Callable[[A, B], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
 ) -> MapResult[T]: ...
 @overload
 def map(
@@ -276,19 +370,21 @@ def map(
     second: Iterable[B],
     /,
     *,
-    executor: str | Executor = "processes",
-    workers: int | None = None,
-    buffersize: int | None = None,
-) -> MapResult[T]: ...
+    on_error: Literal["return"],
+    **options: Unpack[Options],
+) -> MapResult[T | Failure]: ...
 @overload
 def map(
     fn: Callable[..., T],
     /,
     *iterables: Iterable[Any],
-    executor: str | Executor = "processes",
-    workers: int | None = None,
-    buffersize: int | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
 ) -> MapResult[T]: ...
+@overload
+def map(
+    fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: Literal["return"], **options: Unpack[Options]
+) -> MapResult[T | Failure]: ...
 def map(
     fn: Callable[..., T],
     /,
@@ -296,7 +392,14 @@ def map(
     executor: str | Executor = "processes",
     workers: int | None = None,
     buffersize: int | None = None,
-) -> MapResult[T]:
+    ordered: bool = True,
+    chunksize: int = 1,
+    timeout: float | None = None,
+    on_error: OnError = "raise",
+    initializer: Callable[..., object] | None = None,
+    initargs: tuple[Any, ...] = (),
+    strict: bool = False,
+) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
     The input is read in the calling thread and only so far ahead of the results that were taken, so it may be endless.
@@ -304,54 +407,77 @@ def map(
 
     `executor` is `"processes"` (for work that computes), `"threads"` (for work that waits), or any
     `concurrent.futures.Executor`. The two names use pools that stay warm for the next call: see `fanmap.shutdown`.
-    `workers` asks for a pool of that many for this one map, -1 for as many as `fanmap.cpu_count()`; not with an
-    executor of your own.
+    `workers` asks for a pool of that many for this one map, -1 for as many as `fanmap.cpu_count()`; so does
+    `initializer`, which each worker of that pool calls first, with `initargs`. Neither goes with an executor of yours.
 
-    Inside a worker of one of these pools it runs in place, item by item.
+    `ordered=False` gives each result as soon as it is there. `strict=True` is the built-in map's: inputs that are not
+    of one length are a ValueError. A result that is not there `timeout` seconds after this call is a TimeoutError.
+    `chunksize` is never needed for speed: at least so many items are read together, and over processes at least so
+    many go to a worker at a time. Over threads and other executors, workers take items one by one all the same.
 
-    An exception raised by `fn` is raised in its item's place and ends the map; the rest is cancelled. So does an error
-    of the input, after the results of the items before it. A worker process that dies raises `WorkerCrashed` in its
-    item's place.
+    What fails (`fn` raises, a worker process dies, an item cannot be pickled) is, by `on_error`:
+
+    - `"raise"`: raised in its item's place, which ends the map; the rest is cancelled;
+    - `"return"`: a `fanmap.Failure` in its item's place, with `index`, `item` and `error`;
+    - `"skip"`: left out.
+
+    An error of the input is always raised, after the results of the items before it; so is that of a pool that cannot
+    go on. Inside a worker of one of these pools the map runs in place, item by item.
 
     >>> import fanmap
     >>> list(fanmap.map(pow, range(5), [2] * 5))
     [0, 1, 4, 9, 16]
     >>> list(fanmap.map(abs, [-1, -2], executor="threads"))
     [1, 2]
+    >>> list(fanmap.map(int, ["1", "two", "3"], executor="threads", on_error="skip"))
+    [1, 3]
+    >>> sorted(fanmap.map(abs, [-1, -2], executor="threads", ordered=False))
+    [1, 2]
     >>> fanmap.shutdown()
 
     Raises TypeError if `fn` cannot be called, an input cannot be iterated or `executor` is no executor; ValueError for
-    an unknown name, or a number below 1.
+    an unknown name, a number below 1, or options that exclude each other.
     """
     _check.function(fn)
     if not iterables:
         raise TypeError("map() must have at least two arguments: a function and something to iterate over")
-    workers = _check.map_workers(workers)
-    _check.positive("buffersize", buffersize)
-    star = len(iterables) != 1
-    if isinstance(executor, str):
-        from . import _default
+    wanted = Wanted(
+        executor, workers, buffersize, ordered, chunksize, timeout, on_error, initializer, initargs, strict
+    ).checked()
+    if not strict and _sends_copies(wanted.executor):
+        # With `strict`, what `repeat` gives counts.
+        fn, iterables = fix(fn, iterables)
+    return begin(fn, in_step(iterables, strict=strict), len(iterables) != 1, wanted)
 
-        if executor not in _default.NAMES:
-            names = " or ".join(repr(name) for name in _default.NAMES)
-            raise ValueError(f"unknown executor {executor!r}: use {names}, or a concurrent.futures.Executor")
-        if _default.in_worker():
-            return MapResult(HereLane(fn, star), iterables)
-        pool: Executor
-        pool, end = _default.pool(executor, workers)
-    elif isinstance(executor, Executor):
-        if workers is not None:
-            raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
-        pool, end = executor, None
+
+def begin(fn: Callable[..., Any], source: Source, star: bool, wanted: Wanted) -> MapResult[Any]:
+    """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
+    from . import _default
+
+    deadline = None if wanted.timeout is None else monotonic() + wanted.timeout
+    kind: type[MapResult[Any]] = MapResult
+    if isinstance(wanted.executor, str) and _default.in_worker():
+        prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
+        here = HereLane(fn, star, prelude)
+        return kind(here, source, deadline=deadline, on_error=wanted.on_error, workers=1)
+    pool: Executor
+    end: Callable[[bool], object] | None = None
+    if isinstance(wanted.executor, str):
+        pool, end = _default.pool(wanted.executor, wanted.workers, wanted.initializer, wanted.initargs)
     else:
-        raise TypeError(
-            f"executor must be 'threads', 'processes' or a concurrent.futures.Executor, not {type(executor).__name__}"
-        )
+        pool = wanted.executor
     try:
-        if getattr(pool, "_sends_copies", False):
-            fn, iterables = fix(fn, iterables)
-            star = len(iterables) != 1
-        return MapResult(_lane(pool, fn, star, buffersize), iterables, at_end=end)
+        lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered))
+        return kind(
+            lane,
+            source,
+            deadline=deadline,
+            at_end=end,
+            on_error=wanted.on_error,
+            ordered=wanted.ordered,
+            together=wanted.chunksize,
+            workers=getattr(pool, "_max_workers", 0),
+        )
     except BaseException:
         if end is not None:
             end(False)
@@ -359,21 +485,30 @@ def map(
 
 
 def executor_map(
-    lane: Lane, iterables: tuple[Iterable[Any], ...], timeout: float | None, buffersize: int | None
+    lane: Lane,
+    source: Source,
+    timeout: float | None,
+    buffersize: int | None,
+    *,
+    ordered: bool = True,
+    on_error: OnError = "raise",
+    workers: int = 0,
 ) -> Iterator[Any]:
     """An executor's `map`: everything (or as much as the buffer holds) is submitted at the call."""
     deadline = None if timeout is None else monotonic() + timeout
-    result: MapResult[Any] = MapResult(lane, iterables, deadline=deadline, closes_itself=False)
+    result: MapResult[Any] = MapResult(
+        lane, source, deadline=deadline, closes_itself=False, on_error=on_error, ordered=ordered, workers=workers
+    )
     result.fill(buffersize)
     return result
 
 
-def _lane(pool: Executor, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
-    # An executor of ours brings its own lane. Asking it, rather than its type, imports neither of them.
+def _sends_copies(executor: str | Executor) -> bool:
+    """Whether a map over it encodes its function and items. Asking it, rather than its type, imports nothing."""
+    return executor == "processes" or bool(getattr(executor, "_sends_copies", False))
+
+
+def _lane(pool: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:
+    # An executor of ours brings its own lane.
     make: Callable[..., Lane] | None = getattr(pool, "_fanmap_lane", None)
-    return lane_over_any(pool, fn, star, window) if make is None else make(fn, star, window)
-
-
-def _length_hint(iterables: tuple[Iterable[Any], ...]) -> int:
-    # Without any there is nothing to map: the standard library's executors allow that.
-    return min((operator.length_hint(iterable, 0) for iterable in iterables), default=0)
+    return lane_over_any(pool, fn, flow) if make is None else make(fn, flow)

@@ -27,9 +27,11 @@ from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._fixed import fix
 from ._future import Future
-from ._lane import Lane, lane_over_any, lane_over_processes
+from ._lane import Flow, Lane, lane_over_any, lane_over_processes
 from ._map import executor_map
+from ._options import OnError
 from ._remote import decode_refusal, detach
+from ._source import in_step
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -123,12 +125,18 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._begin(start, hooks, options)
 
     @classmethod
-    def _for_map(cls, workers: int | None, idle: float | None) -> ProcessPoolExecutor:
+    def _for_map(
+        cls,
+        workers: int | None,
+        idle: float | None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> ProcessPoolExecutor:
         """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
         executor = cls.__new__(cls)
         executor._context = None
         options = _start.Options(_workers(workers), idle=idle, exit_time=_start.EXIT_TIME)
-        executor._begin(_start.Template(), _start.Hooks(), options, end_at_exit=True)
+        executor._begin(_start.Template(), _start.Hooks(initializer, initargs), options, end_at_exit=True)
         return executor
 
     def _begin(
@@ -232,24 +240,30 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        strict: bool = False,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` on the processes: the input is read and everything submitted now; results in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
         seconds from this call. `chunksize` is accepted and not needed: how many items are
         sent ahead follows from their measured times.
-        """
-        _check.executor_map(fn, chunksize, buffersize)
-        if self._sends_copies:
-            fn, iterables = fix(fn, iterables)
-        lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
-        return executor_map(lane, iterables, timeout, buffersize)
 
-    def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+        `ordered`, `on_error` and `strict` are those of `fanmap.map`; the standard library's has none of them.
+        """
+        _check.executor_map(fn, chunksize, buffersize, on_error)
+        if self._sends_copies and not strict:
+            fn, iterables = fix(fn, iterables)
+        source = in_step(iterables, strict=strict)
+        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered))
+        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
+
+    def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
         self._check_open()
         if not self._sends_copies:
-            return lane_over_any(self, fn, star, window)
-        return lane_over_processes(self, fn, star, window)
+            return lane_over_any(self, fn, flow)
+        return lane_over_processes(self, fn, flow)
 
     @property
     def _sends_copies(self) -> bool:

@@ -20,8 +20,10 @@ from typing import Any, ParamSpec, TypeVar
 from . import _check, _lifecycle, _lookalikes, _native, _place
 from ._cores import default_threads
 from ._future import Future
-from ._lane import Lane, lane_over_any, lane_over_threads
+from ._lane import Flow, Lane, lane_over_any, lane_over_threads
 from ._map import executor_map
+from ._options import OnError
+from ._source import in_step
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -62,10 +64,16 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._start(max_workers, _Spawner(prefix, initializer, initargs))
 
     @classmethod
-    def _for_map(cls, workers: int | None, idle: float | None) -> ThreadPoolExecutor:
+    def _for_map(
+        cls,
+        workers: int | None,
+        idle: float | None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> ThreadPoolExecutor:
         """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
         executor = cls.__new__(cls)
-        executor._start(workers, _Spawner("fanmap", None, ()), idle=idle, cancel_at_exit=True)
+        executor._start(workers, _Spawner("fanmap", initializer, initargs), idle=idle, cancel_at_exit=True)
         return executor
 
     def _start(
@@ -124,22 +132,28 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        ordered: bool = True,
+        on_error: OnError = "raise",
+        strict: bool = False,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
         seconds from this call. `chunksize` has no effect on threads.
-        """
-        _check.executor_map(fn, None, buffersize)
-        lane = self._fanmap_lane(fn, len(iterables) != 1, buffersize or 0)
-        return executor_map(lane, iterables, timeout, buffersize)
 
-    def _fanmap_lane(self, fn: Callable[..., Any], star: bool, window: int | None) -> Lane:
+        `ordered`, `on_error` and `strict` are those of `fanmap.map`; the standard library's has none of them.
+        """
+        _check.executor_map(fn, None, buffersize, on_error)
+        source = in_step(iterables, strict=strict)
+        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered))
+        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
+
+    def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
         self._check_open()
         if getattr(self.submit, "__func__", None) is not _SUBMIT:
             # Somebody put a `submit` of their own in its place, and a map is submits.
-            return lane_over_any(self, fn, star, window)
-        return lane_over_threads(self, fn, star, window)
+            return lane_over_any(self, fn, flow)
+        return lane_over_threads(self, fn, flow)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when all that were submitted have ended and the threads are gone."""

@@ -8,7 +8,8 @@
 //! it owns. Everything in it has a lock of its own or is an atomic.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::bytes::{self, End, Sink, Wanted};
 use fanmap::map::ordered::{Ordered, Popped};
-use fanmap::map::window::{Window, items_for, run_for};
+use fanmap::map::window::{Window, items_for, items_together, run_for};
 
 use crate::convert::{self, Kind};
 use crate::processes::{self, Function, ProcessPool};
@@ -40,6 +41,13 @@ struct Shared {
     results: Ordered<Put>,
     /// Encoded bytes under way.
     bytes: AtomicUsize,
+    /// How long workers were in the function, in nanoseconds.
+    busy: AtomicU64,
+    /// Encoded bytes that were sent, and that came back.
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// How many items a worker is sent at a time, at least.
+    together: u32,
 }
 
 /// A map under way.
@@ -62,12 +70,29 @@ pub(crate) struct ProcessRun {
 #[pymethods]
 impl ProcessRun {
     /// A map of `function`. Each task holds `keeper` until it has ended. `window` bounds the items under way; 0 is no bound,
-    /// `None` as many as keep the workers busy.
+    /// `None` as many as keep the workers busy. At least `together` items go to a worker at a time. Outcomes leave in the
+    /// order of their items, or as they come.
     #[new]
-    fn new(pool: Py<ProcessPool>, function: &Function, window: Option<usize>, keeper: Py<PyAny>) -> Self {
+    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true))]
+    fn new(
+        pool: Py<ProcessPool>,
+        function: &Function,
+        window: Option<usize>,
+        keeper: Py<PyAny>,
+        together: u32,
+        ordered: bool,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            results: Ordered::new(),
+            results: if ordered {
+                Ordered::new()
+            } else {
+                Ordered::as_they_come()
+            },
             bytes: AtomicUsize::new(0),
+            busy: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            together,
         });
         let function = Arc::clone(&function.function);
         let time_limit = pool.get().time_limit();
@@ -91,8 +116,9 @@ impl ProcessRun {
     /// How many items to read and send next; 0 is none before an outcome was popped.
     fn room(&self) -> usize {
         let mean = self.function.mean_task();
+        let together = self.shared.together as usize;
         let window = self.window.unwrap_or_else(|| Window {
-            max_items: items_for(self.workers, mean),
+            max_items: items_together(items_for(self.workers, mean), self.workers, together),
             max_bytes: WINDOW_BYTES,
         });
         let (items, bytes) = (
@@ -100,7 +126,7 @@ impl ProcessRun {
             self.shared.bytes.load(Ordering::Relaxed),
         );
         let sent = self.sent.load(Ordering::Relaxed);
-        window.next_run(items, bytes, run_for(sent, mean))
+        window.next_run(items, bytes, run_for(sent, mean).max(together))
     }
 
     /// Sends a run of `count` items, encoded together, with the buffers that were left out. If the pool takes no more, that
@@ -134,14 +160,15 @@ impl ProcessRun {
         self.shared.results.put(index, 1, Put::Error(PyErr::from_value(error)));
     }
 
-    /// The outcome of the next item, as `(kind, payload, count)`, if it is there now. Values over processes may be of
-    /// `count` items, encoded together.
-    fn try_pop<'py>(&self, py: Python<'py>, _stash: &Stash) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    /// The next outcome, as `(kind, payload, index, count)`, if it is there now. Values over processes may be of `count`
+    /// items from `index` on, encoded together.
+    #[pyo3(signature = (_stash, /))]
+    fn try_pop<'py>(&self, py: Python<'py>, _stash: Option<&Stash>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let popped = self.shared.results.try_pop();
-        popped.map(|(count, put)| self.tell(py, put, count)).transpose()
+        popped.map(|(items, put)| self.tell(py, put, items)).transpose()
     }
 
-    /// The outcome of the next item, waiting for it; `None` if nothing is under way.
+    /// The next outcome, waiting for it; `None` if nothing is under way.
     ///
     /// Raises TimeoutError after `timeout` seconds, and what a signal handler raises.
     #[pyo3(signature = (timeout=None))]
@@ -152,10 +179,17 @@ impl ProcessRun {
             other => Some(other),
         })?;
         match popped {
-            Popped::Items(count, put) => self.tell(py, put, count).map(Some),
+            Popped::Items(items, put) => self.tell(py, put, items).map(Some),
             Popped::TimedOut => Err(pyo3::exceptions::PyTimeoutError::new_err(())),
             Popped::Empty | Popped::Interrupted => Ok(None),
         }
+    }
+
+    /// How long workers were in the function so far, in seconds; and how many encoded bytes were sent and received.
+    fn spent(&self) -> (f64, u64, u64) {
+        let told = |what: &AtomicU64| what.load(Ordering::Relaxed);
+        let busy = Duration::from_nanos(told(&self.shared.busy));
+        (busy.as_secs_f64(), told(&self.shared.sent), told(&self.shared.received))
     }
 
     /// How many items are under way or done and not popped.
@@ -175,7 +209,7 @@ impl ProcessRun {
 }
 
 impl ProcessRun {
-    fn tell<'py>(&self, py: Python<'py>, put: Put, count: u64) -> PyResult<Bound<'py, PyTuple>> {
+    fn tell<'py>(&self, py: Python<'py>, put: Put, items: Range<u64>) -> PyResult<Bound<'py, PyTuple>> {
         let (kind, payload) = match put {
             Put::End(end, size) => {
                 self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
@@ -183,7 +217,7 @@ impl ProcessRun {
             }
             Put::Error(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
         };
-        (kind as u8, payload, count).into_pyobject(py)
+        (kind as u8, payload, items.start, items.end - items.start).into_pyobject(py)
     }
 }
 
@@ -202,6 +236,7 @@ impl PutEnds {
     /// A run is under way.
     fn sent(&self, first: u64, count: u32, size: usize) {
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        self.shared.sent.fetch_add(size as u64, Ordering::Relaxed);
         lock(&self.sizes).insert(first, (count, size));
     }
 
@@ -228,6 +263,7 @@ impl Sink for PutEnds {
             _ => 0,
         };
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
+        self.shared.received.fetch_add(size as u64, Ordering::Relaxed);
         self.answered(first, count);
         self.shared.results.put(first, u64::from(count), Put::End(end, size));
     }
@@ -238,6 +274,14 @@ impl Sink for PutEnds {
 
     fn wanted(&self) -> Wanted {
         Wanted::Together
+    }
+
+    fn together(&self) -> u32 {
+        self.shared.together
+    }
+
+    fn took(&self, nanos: u64, _count: u32) {
+        self.shared.busy.fetch_add(nanos, Ordering::Relaxed);
     }
 }
 

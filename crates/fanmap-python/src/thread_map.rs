@@ -16,7 +16,7 @@ use pyo3::types::PyTuple;
 
 use fanmap::Job;
 use fanmap::map::ordered::Popped;
-use fanmap::map::window::{Window, items_for, run_for};
+use fanmap::map::window::{Window, items_for, items_together, run_for};
 use fanmap::map::work::{Hand, Work};
 
 use crate::context::in_copy_of;
@@ -68,6 +68,8 @@ struct Run {
     quiet: fanmap::Event,
     /// The mean time of a task in nanoseconds, or 0 before the first.
     mean: AtomicU64,
+    /// How long threads were at it, in nanoseconds, as far as the clock was read.
+    busy: AtomicU64,
 }
 
 /// A map under way.
@@ -78,15 +80,27 @@ pub(crate) struct ThreadRun {
     sent: AtomicUsize,
     /// Set by the user, or worked out from the mean time.
     window: Option<Window>,
+    /// How many items to read together, at least.
+    together: usize,
 }
 
 #[pymethods]
 impl ThreadRun {
     /// A map of `function`. Each call runs in a copy of `context`; with `star` an item is a tuple of arguments. `window`
-    /// bounds the items under way; 0 is no bound, `None` as many as keep the workers busy.
+    /// bounds the items under way; 0 is no bound, `None` as many as keep the workers busy. At least `together` items are
+    /// read at a time. Outcomes leave in the order of their items, or as they come.
     #[new]
-    fn new(pool: Py<ThreadPool>, function: Py<PyAny>, context: Py<PyAny>, star: bool, window: Option<usize>) -> Self {
-        let work = Arc::new(Work::new());
+    #[pyo3(signature = (pool, function, context, star, window, together=1, ordered=true))]
+    fn new(
+        pool: Py<ThreadPool>,
+        function: Py<PyAny>,
+        context: Py<PyAny>,
+        star: bool,
+        window: Option<usize>,
+        together: usize,
+        ordered: bool,
+    ) -> Self {
+        let work = Arc::new(if ordered { Work::new() } else { Work::as_they_come() });
         pool.get().note(&work);
         Self {
             run: Arc::new(Run {
@@ -99,20 +113,23 @@ impl ThreadRun {
                 running: AtomicUsize::new(0),
                 quiet: fanmap::Event::new(),
                 mean: AtomicU64::new(0),
+                busy: AtomicU64::new(0),
             }),
             sent: AtomicUsize::new(0),
             window: window.map(Window::of_user),
+            together,
         }
     }
 
     /// How many items to read and send next; 0 is none before an outcome was popped.
     fn room(&self) -> usize {
         let mean = self.run.mean_task();
+        let workers = self.run.max_workers();
         let window = self
             .window
-            .unwrap_or_else(|| Window::of_items(items_for(self.run.max_workers(), mean)));
-        let sent = self.sent.load(Ordering::Relaxed);
-        window.next_run(self.run.work.outstanding(), 0, run_for(sent, mean).min(TOGETHER))
+            .unwrap_or_else(|| Window::of_items(items_together(items_for(workers, mean), workers, self.together)));
+        let run = run_for(self.sent.load(Ordering::Relaxed), mean).min(TOGETHER);
+        window.next_run(self.run.work.outstanding(), 0, run.max(self.together))
     }
 
     /// Sends items. If the pool takes no more, that is their outcome.
@@ -141,14 +158,16 @@ impl ThreadRun {
         Ok(())
     }
 
-    /// The outcome of the next item, as `(kind, payload, count)`, if it is there now. If more values are there they come
-    /// along, `count` in all: those after the first are kept in `stash`.
-    fn try_pop<'py>(&self, py: Python<'py>, stash: &Stash) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let mut puts = self.run.work.pop_while(TOGETHER, |put| matches!(put, Put::Value(_)));
-        if puts.len() < 2 {
-            let put = puts.pop().or_else(|| self.run.work.try_pop());
-            return put.map(|put| tell(py, put)).transpose();
-        }
+    /// The next outcome, as `(kind, payload, index, count)`, if it is there now. If more values are there they come along,
+    /// `count` in all: those after the first are kept in `stash`; without one each comes alone, with its item's index.
+    #[pyo3(signature = (stash, /))]
+    fn try_pop<'py>(&self, py: Python<'py>, stash: Option<&Stash>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let most = if stash.is_some() { TOGETHER } else { 1 };
+        let (index, mut puts) = self.run.work.pop_while(most, |put| matches!(put, Put::Value(_)));
+        let Some(stash) = stash.filter(|_| puts.len() > 1) else {
+            let put = puts.pop().map(|put| (index, put)).or_else(|| self.run.work.try_pop());
+            return put.map(|(index, put)| tell(py, put, index)).transpose();
+        };
         let count = puts.len();
         let reversed = puts.into_iter().rev().filter_map(|put| match put {
             Put::Value(value) => Some(value),
@@ -157,10 +176,10 @@ impl ThreadRun {
         let mut values: Vec<_> = reversed.collect();
         let first = values.pop();
         stash.keep_reversed(values);
-        (Kind::Value as u8, first, count).into_pyobject(py).map(Some)
+        (Kind::Value as u8, first, index, count).into_pyobject(py).map(Some)
     }
 
-    /// The outcome of the next item, waiting for it; `None` if nothing is under way.
+    /// The next outcome, waiting for it; `None` if nothing is under way.
     ///
     /// Raises TimeoutError after `timeout` seconds, and what a signal handler raises.
     #[pyo3(signature = (timeout=None))]
@@ -171,10 +190,16 @@ impl ThreadRun {
             other => Some(other),
         })?;
         match popped {
-            Popped::Items(_, put) => tell(py, put).map(Some),
+            Popped::Items(items, put) => tell(py, put, items.start).map(Some),
             Popped::TimedOut => Err(pyo3::exceptions::PyTimeoutError::new_err(())),
             Popped::Empty | Popped::Interrupted => Ok(None),
         }
+    }
+
+    /// How long threads were at it so far, in seconds; and how many bytes were sent and received: none.
+    fn spent(&self) -> (f64, u64, u64) {
+        let busy = Duration::from_nanos(self.run.busy.load(Ordering::Relaxed));
+        (busy.as_secs_f64(), 0, 0)
     }
 
     /// How many items are under way or done and not popped.
@@ -204,14 +229,14 @@ impl ThreadRun {
     }
 }
 
-fn tell(py: Python<'_>, put: Put) -> PyResult<Bound<'_, PyTuple>> {
+fn tell(py: Python<'_>, put: Put, index: u64) -> PyResult<Bound<'_, PyTuple>> {
     let (kind, payload) = match put {
         Put::Value(value) => (Kind::Value, value.into_bound(py)),
         Put::Raised(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
         Put::Discarded => (Kind::Cancelled, py.None().into_bound(py)),
         Put::Failed(reason) => (Kind::Broken, (*reason, py.None()).into_pyobject(py)?.into_any()),
     };
-    (kind as u8, payload, 1).into_pyobject(py)
+    (kind as u8, payload, index, 1).into_pyobject(py)
 }
 
 impl Run {
@@ -226,8 +251,11 @@ impl Run {
         }
     }
 
-    fn took(&self, time: Duration) {
+    /// `count` tasks took that long together.
+    fn took(&self, time: Duration, count: u32) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.busy.fetch_add(nanos, Ordering::Relaxed);
+        let nanos = nanos / u64::from(count);
         // Two threads may race and one sample be lost.
         let before = self.mean.load(Ordering::Relaxed);
         let mean = if before == 0 {
@@ -325,7 +353,7 @@ impl Run {
             if timed >= stride {
                 let now = Instant::now();
                 let took = now - mark;
-                self.took(took / timed);
+                self.took(took, timed);
                 stride = if took < SHORT {
                     (2 * stride).min(LONGEST_STRIDE)
                 } else {

@@ -8,6 +8,12 @@
 //! [`window`] has room, and the head is looked at again after each. Only when nothing can be read does it wait. So a
 //! result is never withheld because the input is slow, and no item waits for another to be read.
 //!
+//! # Results as they come
+//! A binding may want results in the order in which they come. The meeting points ([`ordered`], and [`work`] over threads)
+//! then give out any result that is there, with the index of its item: places are reserved and the window counts them as
+//! ever, so as much is in flight as in order. What is lost with the order is only that the index of a result follows from
+//! how many came before it.
+//!
 //! The caller's thread reads the input: its panics are the caller's, and an iterator need not be [`Send`].
 
 pub mod ordered;
@@ -63,8 +69,6 @@ pub struct Map<I: Iterator, R> {
     workers: usize,
     window: Option<Window>,
     mean_task: Option<Duration>,
-    /// The index of the next result.
-    popped: u64,
 }
 
 impl<I: Iterator, R> Map<I, R> {
@@ -82,7 +86,6 @@ impl<I: Iterator, R> Map<I, R> {
             workers,
             window: None,
             mean_task: None,
-            popped: 0,
         }
     }
 
@@ -134,9 +137,7 @@ impl<I: Iterator, R> Map<I, R> {
         true
     }
 
-    fn hand_out(&mut self, finished: Result<Finished<R>, Error>) -> Result<R, Error> {
-        let index = self.popped;
-        self.popped += 1;
+    fn hand_out(&mut self, index: u64, finished: Result<Finished<R>, Error>) -> Result<R, Error> {
         let result = finished.and_then(|finished| {
             if let Some(took) = finished.took {
                 self.mean_task = Some(moving_mean(self.mean_task, took));
@@ -160,14 +161,14 @@ impl<I: Iterator, R> Iterator for Map<I, R> {
 
     fn next(&mut self) -> Option<Result<R, Error>> {
         loop {
-            if let Some((_, finished)) = self.results.try_pop() {
-                return Some(self.hand_out(finished));
+            if let Some((items, finished)) = self.results.try_pop() {
+                return Some(self.hand_out(items.start, finished));
             }
             if self.items.is_some() && self.has_room() && self.read_one() {
                 continue;
             }
             match self.results.pop(None) {
-                Popped::Items(_, finished) => return Some(self.hand_out(finished)),
+                Popped::Items(items, finished) => return Some(self.hand_out(items.start, finished)),
                 Popped::Empty => return None,
                 // In a Rust program the signal's handler has done what there was to do.
                 Popped::Interrupted | Popped::TimedOut => {}
@@ -194,7 +195,6 @@ impl<I: Iterator, R> Drop for Map<I, R> {
 impl<I: Iterator, R> fmt::Debug for Map<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
-            .field("popped", &self.popped)
             .field("outstanding", &self.results.outstanding())
             .finish_non_exhaustive()
     }

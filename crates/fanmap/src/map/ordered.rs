@@ -1,15 +1,17 @@
-//! The meeting point of a map: workers put results in as they come, the consumer takes them out in order.
+//! The meeting point of a map: workers put results in as they come, the consumer takes them out in order, or as they come.
 //!
 //! # Protocol
 //! The order is under a mutex that is held for a moment at a time, and no value is dropped under it (a value may be a Python
 //! object, whose destructor may run anything). The consumer waits on an [`Event`], since its wait must see signals. It looks
 //! at the head after reading the event's epoch, and [`Ordered::put`] moves the epoch after filling the head, so a wake-up
-//! is not lost; a put anywhere else changes nothing for the consumer and wakes nobody. [`Ordered::close`] moves it too: a
+//! is not lost; a put anywhere else changes nothing for the consumer and wakes nobody. (Where results leave as they come,
+//! any of them is the head.) [`Ordered::close`] moves it too: a
 //! consumer that waits is told that there is nothing to come.
 //!
 //! One thread at a time is the consumer. Several may be, and each gets other values; but then only one of those who wait for
 //! the same head gets it, and the others go on waiting.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -22,8 +24,8 @@ use super::reorder::Reorder;
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Popped<T> {
-    /// The head, and of how many items it is the value.
-    Items(u64, T),
+    /// The head, and the indices of the items that it is the value of.
+    Items(Range<u64>, T),
     /// Nothing is outstanding: it would wait for ever.
     Empty,
     /// The deadline passed first. Everything is as before.
@@ -32,7 +34,7 @@ pub enum Popped<T> {
     Interrupted,
 }
 
-/// Results of a map, put in in any order and popped in the order they were reserved in.
+/// Results of a map, put in in any order and popped in the order they were reserved in, or as they come.
 #[derive(Debug)]
 pub struct Ordered<T> {
     order: Mutex<Reorder<T>>,
@@ -42,11 +44,21 @@ pub struct Ordered<T> {
 }
 
 impl<T> Ordered<T> {
-    /// Nothing reserved, nothing there.
+    /// Nothing reserved, nothing there. Results leave in order.
     #[must_use]
     pub const fn new() -> Self {
+        Self::over(Reorder::new())
+    }
+
+    /// Nothing reserved, nothing there. Results leave as they come.
+    #[must_use]
+    pub const fn as_they_come() -> Self {
+        Self::over(Reorder::as_they_come())
+    }
+
+    const fn over(order: Reorder<T>) -> Self {
         Self {
-            order: Mutex::new(Reorder::new()),
+            order: Mutex::new(order),
             head_ready: Event::new(),
             closed: AtomicBool::new(false),
         }
@@ -68,7 +80,7 @@ impl<T> Ordered<T> {
     /// A value that nobody will ask for is dropped: after [`close`](Ordered::close), or if the place has a value already.
     pub fn put(&self, first: u64, count: u64, value: T) {
         let mut order = self.order();
-        let is_head = first == order.head();
+        let is_head = order.is_awaited(first);
         let refused = order.put(first, count, value);
         drop(order);
         if is_head && refused.is_none() {
@@ -76,8 +88,8 @@ impl<T> Ordered<T> {
         }
     }
 
-    /// The head, if it is there, and of how many items it is the value.
-    pub fn try_pop(&self) -> Option<(u64, T)> {
+    /// The head, if it is there, and the indices of the items that it is the value of.
+    pub fn try_pop(&self) -> Option<(Range<u64>, T)> {
         self.order().pop_head()
     }
 
@@ -87,8 +99,8 @@ impl<T> Ordered<T> {
         loop {
             let epoch = self.head_ready.epoch();
             let mut order = self.order();
-            if let Some((count, value)) = order.pop_head() {
-                return Popped::Items(count, value);
+            if let Some((items, value)) = order.pop_head() {
+                return Popped::Items(items, value);
             }
             if order.outstanding() == 0 {
                 return Popped::Empty;
@@ -158,8 +170,8 @@ mod tests {
         assert_eq!(results.try_pop(), None);
         assert_eq!(results.pop(Some(Instant::now())), Popped::TimedOut);
         results.put(0, 1, 'a');
-        assert_eq!(results.pop(None), Popped::Items(1, 'a'));
-        assert_eq!(results.try_pop(), Some((1, 'b')));
+        assert_eq!(results.pop(None), Popped::Items(0..1, 'a'));
+        assert_eq!(results.try_pop(), Some((1..2, 'b')));
         assert_eq!(results.pop(None), Popped::Empty);
     }
 
@@ -188,6 +200,25 @@ mod tests {
         for putter in putters {
             putter.join().expect("a putter panicked");
         }
+    }
+
+    #[test]
+    fn a_waiting_consumer_is_woken_by_whatever_comes_if_order_does_not_matter() {
+        let results = Arc::new(Ordered::as_they_come());
+        results.reserve(3);
+        let consumer = thread::spawn({
+            let results = Arc::clone(&results);
+            move || results.pop(None)
+        });
+        results.put(2, 1, 'c');
+        assert_eq!(
+            consumer.join().expect("the consumer panicked"),
+            Popped::Items(2..3, 'c')
+        );
+        assert_eq!(results.pop(Some(Instant::now())), Popped::TimedOut);
+        results.close();
+        results.put(1, 1, 'b');
+        assert_eq!(results.pop(None), Popped::Empty);
     }
 
     #[test]

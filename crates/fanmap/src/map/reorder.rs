@@ -1,29 +1,44 @@
-//! Results that come in any order, given out in the order of their items. Pure: no lock, no wait.
+//! Results that come in any order, given out in the order of their items, or as they come. Pure: no lock, no wait.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What came for the items between the next to be given out (the head) and the last that was read. One value may stand
 /// for a run of items.
+///
+/// Where results leave as they come, the head is the first that is there: of several, the one of the earliest item, so that
+/// none is passed over for long.
 #[derive(Debug)]
 pub struct Reorder<T> {
     /// By the index of the first item: of how many it is, and the value.
     values: BTreeMap<u64, (u64, T)>,
-    head: u64,
+    in_order: bool,
+    /// How many items' values were popped or cleared; in order, this is the head's index.
+    left: u64,
     reserved: u64,
     /// How many items there are values for.
     filled: u64,
 }
 
 impl<T> Reorder<T> {
-    /// Nothing reserved; the first item will have index 0.
+    /// Nothing reserved; the first item will have index 0. Values leave in the order of their items.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             values: BTreeMap::new(),
-            head: 0,
+            in_order: true,
+            left: 0,
             reserved: 0,
             filled: 0,
         }
+    }
+
+    /// The same, but values leave as they come.
+    #[must_use]
+    pub const fn as_they_come() -> Self {
+        let mut order = Self::new();
+        order.in_order = false;
+        order
     }
 
     /// Makes `count` places at the end of the order, and gives the first's index.
@@ -35,13 +50,18 @@ impl<T> Reorder<T> {
 
     /// Puts a value in the places of `count` items from `first` on.
     ///
-    /// Gives back a value that has no place: one was never reserved, is filled already, or was popped or cleared.
+    /// Gives back a value that has no place: one was never reserved, is filled already, or was popped or cleared. (Where
+    /// values leave as they come, a place that was popped is not known any more: put each value once.)
     pub fn put(&mut self, first: u64, count: u64, value: T) -> Option<T> {
         let Some(end) = first.checked_add(count).filter(|end| *end <= self.reserved) else {
             return Some(value);
         };
         let before = self.values.range(..end).next_back();
-        if count == 0 || first < self.head || before.is_some_and(|(start, (len, _))| start + len > first) {
+        let gone = match self.in_order {
+            true => first < self.left,
+            false => self.filled + count > self.reserved - self.left,
+        };
+        if count == 0 || gone || before.is_some_and(|(start, (len, _))| start + len > first) {
             return Some(value);
         }
         self.filled += count;
@@ -49,15 +69,15 @@ impl<T> Reorder<T> {
         None
     }
 
-    /// Takes the head's value, if it is there, with the number of its items, and moves on past them.
-    pub fn pop_head(&mut self) -> Option<(u64, T)> {
+    /// Takes the head's value, if it is there, with the indices of its items, and moves on past them.
+    pub fn pop_head(&mut self) -> Option<(Range<u64>, T)> {
         if !self.head_is_ready() {
             return None;
         }
-        let (_, (count, value)) = self.values.pop_first()?;
-        self.head += count;
+        let (first, (count, value)) = self.values.pop_first()?;
+        self.left += count;
         self.filled -= count;
-        Some((count, value))
+        Some((first..first + count, value))
     }
 
     /// Whether the head's value is there.
@@ -65,19 +85,25 @@ impl<T> Reorder<T> {
     pub fn head_is_ready(&self) -> bool {
         self.values
             .first_key_value()
-            .is_some_and(|(first, _)| *first == self.head)
+            .is_some_and(|(first, _)| !self.in_order || *first == self.left)
     }
 
-    /// The index of the head: how many items' values were popped or cleared.
+    /// How many items' values were popped or cleared. In order, this is the head's index.
     #[must_use]
-    pub fn head(&self) -> u64 {
-        self.head
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Whether somebody who waits for the head would be glad of a value for the items from `first` on.
+    #[must_use]
+    pub fn is_awaited(&self, first: u64) -> bool {
+        !self.in_order || first == self.left
     }
 
     /// How many places are reserved and not popped.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        usize::try_from(self.reserved - self.head).unwrap_or(usize::MAX)
+        usize::try_from(self.reserved - self.left).unwrap_or(usize::MAX)
     }
 
     /// How many of them are filled.
@@ -88,7 +114,7 @@ impl<T> Reorder<T> {
 
     /// Gives up every place, and hands back the values there were. Indices go on from where they were.
     pub fn clear(&mut self) -> Vec<T> {
-        self.head = self.reserved;
+        self.left = self.reserved;
         self.filled = 0;
         std::mem::take(&mut self.values)
             .into_values()
@@ -118,10 +144,10 @@ mod tests {
             assert_eq!(order.put(first, count, 'b'), Some('b'), "{first} {count}");
         }
         assert_eq!(order.put(0, 1, 'c'), None);
-        assert_eq!(order.pop_head(), Some((1, 'c')));
+        assert_eq!(order.pop_head(), Some((0..1, 'c')));
         assert_eq!(order.put(0, 1, 'd'), Some('d'), "popped");
         assert_eq!(order.put(u64::MAX, 1, 'e'), Some('e'));
-        assert_eq!(order.pop_head(), Some((2, 'a')));
+        assert_eq!(order.pop_head(), Some((1..3, 'a')));
         assert_eq!(order.pop_head(), None);
     }
 
@@ -133,12 +159,52 @@ mod tests {
         assert_eq!(order.clear(), ['b']);
         assert_eq!(order.put(0, 1, 'a'), Some('a'));
         assert_eq!(
-            (order.outstanding(), order.ready(), order.reserve(1), order.head()),
+            (order.outstanding(), order.ready(), order.reserve(1), order.left()),
             (0, 0, 2, 2)
         );
     }
 
+    #[test]
+    fn as_they_come_a_value_leaves_when_it_is_there() {
+        let mut order = Reorder::as_they_come();
+        assert_eq!(order.reserve(6), 0);
+        assert_eq!(order.put(3, 2, 'b'), None);
+        assert!(order.is_awaited(5) && order.head_is_ready());
+        assert_eq!(order.put(4, 2, 'x'), Some('x'), "filled already");
+        assert_eq!(order.put(5, 2, 'x'), Some('x'), "never reserved");
+        assert_eq!(order.pop_head(), Some((3..5, 'b')));
+        assert_eq!((order.outstanding(), order.ready(), order.left()), (4, 0, 2));
+        assert_eq!((order.put(5, 1, 'c'), order.put(0, 1, 'a')), (None, None));
+        assert_eq!(
+            order.pop_head(),
+            Some((0..1, 'a')),
+            "of two that are there the earlier item's"
+        );
+        assert_eq!(order.clear(), ['c']);
+        assert_eq!(order.put(1, 1, 'd'), Some('d'), "cleared");
+        assert_eq!(
+            (order.outstanding(), order.reserve(1), order.put(6, 1, 'e')),
+            (0, 6, None)
+        );
+        assert_eq!(order.pop_head(), Some((6..7, 'e')));
+    }
+
     proptest! {
+        #[test]
+        fn as_they_come_each_leaves_once_and_at_once(
+            arrivals in (1usize..40).prop_flat_map(|count| Just((0..count).collect::<Vec<_>>()).prop_shuffle()),
+        ) {
+            let mut order = Reorder::as_they_come();
+            order.reserve(arrivals.len() as u64);
+            for (gone, at) in arrivals.iter().enumerate() {
+                let first = *at as u64;
+                prop_assert_eq!(order.put(first, 1, at), None);
+                prop_assert_eq!(order.pop_head(), Some((first..first + 1, at)));
+                prop_assert_eq!(order.outstanding() + gone + 1, arrivals.len());
+            }
+            prop_assert_eq!(order.pop_head(), None);
+        }
+
         #[test]
         fn whatever_order_they_come_in_they_leave_in_order(
             (runs, arrivals) in prop::collection::vec(1u64..5, 0..40).prop_flat_map(|runs| {
@@ -152,8 +218,8 @@ mod tests {
             for at in arrivals {
                 prop_assert_eq!(order.put(firsts[at], runs[at], at), None);
                 came += runs[at];
-                while let Some((count, at)) = order.pop_head() {
-                    prop_assert_eq!(count, runs[at]);
+                while let Some((items, at)) = order.pop_head() {
+                    prop_assert_eq!(items, firsts[at]..firsts[at] + runs[at]);
                     left.push(at);
                 }
                 let gone: u64 = left.iter().map(|at| runs[*at]).sum();

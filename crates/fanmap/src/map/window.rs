@@ -106,6 +106,13 @@ pub fn items_for(workers: usize, mean_task: Option<Duration>) -> usize {
     wanted.min(MOST).max(least)
 }
 
+/// So many items ahead, but as many as keep the workers busy when each takes `together` at a time: one such group for each
+/// worker, and one that is read.
+#[must_use]
+pub fn items_together(items: usize, workers: usize, together: usize) -> usize {
+    items.max(workers.saturating_add(1).saturating_mul(together))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,6 +128,7 @@ mod tests {
         assert_eq!(run_for(0, Some(Duration::ZERO)), LONGEST_RUN);
         assert_eq!(run_for(0, Some(Duration::from_secs(1))), 1);
         assert_eq!((run_for(0, None), run_for(80, None)), (1, 10));
+        assert_eq!((items_together(9, 2, 1), items_together(9, 2, 100)), (9, 300));
     }
 
     #[test]

@@ -16,6 +16,9 @@
 //! before; who fills a place with a note wakes it. Both happen under the place's mutex, so nothing is missed; any other
 //! result wakes nobody. A chunk that nobody but the consumer has any more is read without locks.
 //!
+//! Where results leave as they come, they are not put in their places but into one queue, with the indices of their items;
+//! the note is left there, and any result wakes the consumer. Chunks then are the helpers' alone.
+//!
 //! No lock is held while an item, a result or a function of the caller's is dropped or run.
 
 use std::collections::VecDeque;
@@ -34,9 +37,20 @@ pub struct Work<T, R> {
     open: Mutex<Open<T, R>>,
     head: Mutex<Head<T, R>>,
     head_ready: Event,
+    /// What came, if results leave as they come.
+    arrived: Option<Mutex<Arrived<R>>>,
     closed: AtomicBool,
     pushed: AtomicU64,
     popped: AtomicU64,
+}
+
+/// Results, in the order in which they came.
+#[derive(Debug)]
+struct Arrived<R> {
+    /// By the indices of their items.
+    results: VecDeque<(u64, R)>,
+    /// The consumer waits for one.
+    awaited: bool,
 }
 
 /// What helpers look at.
@@ -60,6 +74,8 @@ struct Head<T, R> {
 
 #[derive(Debug)]
 struct Chunk<T, R> {
+    /// The index of its first item.
+    first: u64,
     cursor: AtomicUsize,
     places: Vec<Mutex<Place<T, R>>>,
 }
@@ -88,10 +104,24 @@ pub struct Hand<T, R> {
 }
 
 impl<T, R> Work<T, R> {
-    /// Nothing to do.
+    /// Nothing to do. Results leave in order.
     #[must_use]
     pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    /// Nothing to do. Results leave as they come.
+    #[must_use]
+    pub fn as_they_come() -> Self {
+        Self::with(Some(Mutex::new(Arrived {
+            results: VecDeque::new(),
+            awaited: false,
+        })))
+    }
+
+    fn with(arrived: Option<Mutex<Arrived<R>>>) -> Self {
         Self {
+            arrived,
             open: Mutex::new(Open {
                 chunks: VecDeque::new(),
                 helpers: 0,
@@ -113,7 +143,7 @@ impl<T, R> Work<T, R> {
     #[must_use]
     pub fn push(&self, items: Vec<T>, most: usize) -> usize {
         let count = items.len();
-        let chunk = self.chunk(items.into_iter().map(Place::Item), 0);
+        let chunk = self.chunk(items.into_iter().map(Place::Item));
         let mut open = lock(&self.open);
         if self.is_closed() {
             return 0; // `close` may have been here before: the items are dropped with the chunk
@@ -125,20 +155,15 @@ impl<T, R> Work<T, R> {
         wanted
     }
 
-    /// Adds a result at the end of the order, of an item that nobody need work on.
-    pub fn push_result(&self, result: R) {
-        drop(self.chunk(std::iter::once(Place::Result(result)), 1));
-    }
-
-    fn chunk(&self, places: impl ExactSizeIterator<Item = Place<T, R>>, cursor: usize) -> Arc<Chunk<T, R>> {
+    fn chunk(&self, places: impl ExactSizeIterator<Item = Place<T, R>>) -> Arc<Chunk<T, R>> {
         let mut head = lock(&self.head);
-        self.pushed.fetch_add(places.len() as u64, Ordering::Relaxed);
         let chunk = Arc::new(Chunk {
-            cursor: AtomicUsize::new(cursor),
+            first: self.pushed.fetch_add(places.len() as u64, Ordering::Relaxed),
+            cursor: AtomicUsize::new(0),
             places: places.map(Mutex::new).collect(),
         });
         // After `close` nobody would ever take it out.
-        if !self.is_closed() {
+        if self.arrived.is_none() && !self.is_closed() {
             head.chunks.push_back(Arc::clone(&chunk));
         }
         chunk
@@ -165,8 +190,28 @@ impl<T, R> Work<T, R> {
 
     /// Puts a claimed item's result in its place, and wakes the consumer if it waits for that one.
     fn put(&self, chunk: &Chunk<T, R>, at: usize, result: R) {
+        if let Some(arrived) = &self.arrived {
+            return self.arrive(arrived, chunk.first + at as u64, result);
+        }
         let before = std::mem::replace(&mut *lock(&chunk.places[at]), Place::Result(result));
         if matches!(before, Place::Awaited) {
+            self.head_ready.notify();
+        }
+    }
+
+    fn arrive(&self, arrived: &Mutex<Arrived<R>>, index: u64, result: R) {
+        let mut arrived = lock(arrived);
+        // Looked at under the lock, before `close` takes what is there.
+        let refused = if self.is_closed() {
+            Some(result)
+        } else {
+            arrived.results.push_back((index, result));
+            None
+        };
+        let awaited = std::mem::take(&mut arrived.awaited);
+        drop(arrived);
+        drop(refused);
+        if awaited {
             self.head_ready.notify();
         }
     }
@@ -194,20 +239,35 @@ impl<T, R> Work<T, R> {
         }
     }
 
-    /// The next result if it is there.
-    pub fn try_pop(&self) -> Option<R> {
-        let mut head = lock(&self.head);
-        let result = head.pop(&|_| true)?;
-        self.popped.fetch_add(1, Ordering::Relaxed);
-        Some(result)
+    /// The next result if it is there, and the index of its item.
+    pub fn try_pop(&self) -> Option<(u64, R)> {
+        let (index, result) = if let Some(arrived) = &self.arrived {
+            let popped = lock(arrived).results.pop_front()?;
+            self.popped.fetch_add(1, Ordering::Relaxed);
+            popped
+        } else {
+            let mut head = lock(&self.head);
+            let result = head.pop(&|_| true)?;
+            (self.popped.fetch_add(1, Ordering::Relaxed), result)
+        };
+        Some((index, result))
     }
 
-    /// Those of the next `most` results that are there, as long as they are such that `wanted` says yes.
-    pub fn pop_while(&self, most: usize, wanted: impl Fn(&R) -> bool) -> Vec<R> {
+    /// Those of the next `most` results that are there, as long as they are such that `wanted` says yes; and the index of the
+    /// first one's item. (In order, the others' follow.)
+    pub fn pop_while(&self, most: usize, wanted: impl Fn(&R) -> bool) -> (u64, Vec<R>) {
+        if let Some(arrived) = &self.arrived {
+            let mut arrived = lock(arrived);
+            let first = arrived.results.front().map_or(0, |(index, _)| *index);
+            let some = arrived.results.iter().take(most);
+            let count = some.take_while(|(_, result)| wanted(result)).count();
+            let results: Vec<R> = arrived.results.drain(..count).map(|(_, result)| result).collect();
+            self.popped.fetch_add(count as u64, Ordering::Relaxed);
+            return (first, results);
+        }
         let mut head = lock(&self.head);
         let results: Vec<R> = std::iter::from_fn(|| head.pop(&wanted)).take(most).collect();
-        self.popped.fetch_add(results.len() as u64, Ordering::Relaxed);
-        results
+        (self.popped.fetch_add(results.len() as u64, Ordering::Relaxed), results)
     }
 
     /// The next result, waiting for it until `deadline` (`None`: however long it takes).
@@ -215,13 +275,13 @@ impl<T, R> Work<T, R> {
         let mut woke = Wake::Notified;
         loop {
             let epoch = self.head_ready.epoch();
-            if let Some(result) = self.try_pop() {
-                return Popped::Items(1, result);
+            if let Some((index, result)) = self.try_pop() {
+                return Popped::Items(index..index + 1, result);
             }
             if self.outstanding() == 0 {
                 return Popped::Empty;
             }
-            if !lock(&self.head).leave_note() {
+            if !self.leave_note() {
                 continue;
             }
             match woke {
@@ -231,6 +291,16 @@ impl<T, R> Work<T, R> {
                 Wake::Interrupted => return Popped::Interrupted,
             }
         }
+    }
+
+    /// That the consumer waits for the next result. False if it is there.
+    fn leave_note(&self) -> bool {
+        let Some(arrived) = &self.arrived else {
+            return lock(&self.head).leave_note();
+        };
+        let mut arrived = lock(arrived);
+        arrived.awaited = arrived.results.is_empty();
+        arrived.awaited
     }
 
     /// How many items were pushed whose results were not popped.
@@ -256,6 +326,10 @@ impl<T, R> Work<T, R> {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         let chunks = std::mem::take(&mut lock(&self.open).chunks);
+        let arrived = self
+            .arrived
+            .as_ref()
+            .map(|arrived| std::mem::take(&mut lock(arrived).results));
         let unread = {
             let mut head = lock(&self.head);
             head.at = 0;
@@ -270,7 +344,7 @@ impl<T, R> Work<T, R> {
                 drop(item);
             }
         }
-        drop(unread);
+        drop((unread, arrived));
     }
 
     /// Whether it was closed: an item's result would go nowhere.
@@ -424,10 +498,10 @@ mod tests {
         let mut last = false;
         assert_eq!(one.step(1, || last = true), None);
         assert!(last);
-        assert_eq!(work.pop_while(9, |result| *result < 2), [1]);
-        assert_eq!(work.pop(None), Popped::Items(1, 2));
+        assert_eq!(work.pop_while(9, |result| *result < 2), (0, vec![1]));
+        assert_eq!(work.pop(None), Popped::Items(1..2, 2));
         two.pause(3);
-        assert_eq!(work.pop(None), Popped::Items(1, 3));
+        assert_eq!(work.pop(None), Popped::Items(2..3, 3));
         assert_eq!(work.pop(None), Popped::Empty);
         assert_eq!(work.push(vec!['d'], 1), 0, "the second is still counted");
         assert!(Hand::start(&work).is_some());
@@ -445,7 +519,7 @@ mod tests {
         }
         work.abandon(|| 9);
         assert_eq!(work.outstanding(), 7);
-        assert_eq!(work.pop_while(usize::MAX, |_| true), [9; 7]);
+        assert_eq!(work.pop_while(usize::MAX, |_| true), (0, vec![9; 7]));
     }
 
     #[test]
@@ -467,6 +541,42 @@ mod tests {
     }
 
     #[test]
+    fn as_they_come_results_leave_with_the_indices_of_their_items() {
+        let work = Arc::new(Work::as_they_come());
+        assert_eq!(work.push(vec!['a', 'b', 'c'], 3), 3);
+        let (mut one, _) = Hand::start(&work).unwrap();
+        let (mut two, _) = Hand::start(&work).unwrap();
+        let (three, _) = Hand::start(&work).unwrap();
+        assert_eq!(two.step('B', || ()), None);
+        assert_eq!((work.outstanding(), work.try_pop()), (3, Some((1, 'B'))));
+        assert_eq!(work.pop(Some(Instant::now())), Popped::TimedOut);
+        let consumer = thread::spawn({
+            let work = Arc::clone(&work);
+            move || work.pop(None)
+        });
+        three.pause('C');
+        assert_eq!(consumer.join().unwrap(), Popped::Items(2..3, 'C'));
+        assert_eq!(one.step('A', || ()), None);
+        assert_eq!(work.pop_while(9, |result| *result == 'A'), (0, vec!['A']));
+        assert_eq!((work.pop(None), work.outstanding()), (Popped::Empty, 0));
+    }
+
+    #[test]
+    fn as_they_come_nothing_that_comes_after_the_end_is_kept() {
+        let work = Arc::new(Work::as_they_come());
+        let item = Arc::new(());
+        let _ = work.push(vec![Arc::clone(&item), Arc::clone(&item), Arc::clone(&item)], 2);
+        let (mut one, first) = Hand::start(&work).unwrap();
+        let (two, second) = Hand::start(&work).unwrap();
+        assert!(one.step(first, || ()).is_some());
+        work.close();
+        two.pause(second);
+        assert_eq!((work.try_pop(), work.pop(None)), (None, Popped::Empty));
+        drop(one);
+        assert_eq!(Arc::strong_count(&item), 1);
+    }
+
+    #[test]
     fn every_result_comes_in_order_from_many_helpers() {
         const N: u64 = 5000;
         let work = Arc::new(Work::new());
@@ -484,7 +594,7 @@ mod tests {
                     }
                 }));
             }
-            for result in work.pop_while(usize::MAX, |_| true) {
+            for result in work.pop_while(usize::MAX, |_| true).1 {
                 assert_eq!(result, popped * 2);
                 popped += 1;
             }

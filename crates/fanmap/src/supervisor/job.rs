@@ -49,6 +49,16 @@ pub trait Sink: Send + Sync {
     fn wanted(&self) -> Wanted {
         Wanted::AtOnce
     }
+
+    /// How many of the tasks a worker should be sent at a time, at least, however long they take.
+    fn together(&self) -> u32 {
+        1
+    }
+
+    /// `count` more tasks, which a worker has answered for, ran so many nanoseconds together. Under the pool's lock.
+    fn took(&self, nanos: u64, count: u32) {
+        let _ = (nanos, count);
+    }
 }
 
 /// How soon an end is wanted: a wake-up for each takes a core from the workers.

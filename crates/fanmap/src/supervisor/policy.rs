@@ -36,6 +36,15 @@ pub(super) fn credit(mean: Option<Duration>, growing: bool) -> usize {
     }
 }
 
+/// A credit of which at least `together` tasks are sent at a time.
+pub(super) fn credit_for(credit: usize, together: u32) -> usize {
+    match together {
+        0 | 1 => credit,
+        // Twice as many: there is room again when half of it is used up.
+        _ => credit.max(2 * together as usize),
+    }
+}
+
 /// How many tasks to send now to a worker that has `load`: none until half of its credit is used up, or the worker of tiny
 /// tasks would be sent them one by one.
 pub(super) fn refill(load: usize, credit: usize) -> usize {
@@ -109,6 +118,7 @@ mod tests {
         assert_eq!(credit(Some(Duration::ZERO), false), MOST_AHEAD);
         assert_eq!(credit(None, true), 1);
         assert_eq!(credit(Some(Duration::from_secs(1)), true), 1);
+        assert_eq!((credit_for(7, 1), credit_for(7, 3), credit_for(7, 4)), (7, 7, 8));
     }
 
     #[test]
@@ -140,6 +150,12 @@ mod tests {
             let tasks = refill(load, credit);
             prop_assert!(load + tasks <= load.max(credit));
             prop_assert!(load > 0 || tasks == credit);
+        }
+
+        #[test]
+        fn who_is_sent_anything_is_sent_as_many_as_asked_for(load in 0usize..200, credit in 1usize..100, together in 2u32..50) {
+            let tasks = refill(load, credit_for(credit, together));
+            prop_assert!(tasks == 0 || tasks >= together as usize);
         }
 
         #[test]

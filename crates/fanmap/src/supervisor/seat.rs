@@ -392,6 +392,7 @@ impl Seat {
         front.answered = end;
         self.load -= count as usize;
         cut.0.function.took(nanos, count);
+        cut.0.sink.took(nanos, count);
         if last {
             if end != front.limit {
                 return Err(Corrupt);

@@ -185,6 +185,7 @@ impl State {
                 continue;
             }
             let credit = policy::credit(job.function.mean_task(), growing);
+            let credit = policy::credit_for(credit, job.sink.together());
             let roomy = self.seats.iter_mut().filter(|seat| seat.room(credit) > 0);
             let Some(seat) = roomy.min_by_key(|seat| seat.load()) else {
                 return;

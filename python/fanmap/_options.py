@@ -1,0 +1,82 @@
+"""The options of `fanmap.map` and its family: what they are, and which exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
+
+from . import _check
+
+__all__ = ["OnError", "Options", "Wanted"]
+
+OnError: TypeAlias = Literal["raise", "return", "skip"]
+
+_POOLS = ("threads", "processes")
+
+
+class Options(TypedDict, total=False):
+    """All but `on_error`, by which the type of the results changes."""
+
+    executor: str | Executor
+    workers: int | None
+    buffersize: int | None
+    ordered: bool
+    chunksize: int
+    timeout: float | None
+    initializer: Callable[..., object] | None
+    initargs: tuple[Any, ...]
+    strict: bool
+
+
+class Wanted(NamedTuple):
+    """What a user asked of one map."""
+
+    executor: str | Executor = "processes"
+    workers: int | None = None
+    buffersize: int | None = None
+    ordered: bool = True
+    chunksize: int = 1
+    timeout: float | None = None
+    on_error: OnError = "raise"
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    strict: bool = False
+
+    @classmethod
+    def by(cls, function: str, options: Mapping[str, Any]) -> Wanted:
+        """What the keyword arguments of a public function ask for."""
+        for name in options:
+            if name not in cls._fields:
+                raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+        return cls(**options)
+
+    def checked(self) -> Wanted:
+        """The same with every value in its final form; an error if one is of no use, or two exclude each other."""
+        workers = _check.map_workers(self.workers)
+        _check.positive("buffersize", self.buffersize)
+        _check.positive("chunksize", self.chunksize)
+        _check.seconds("timeout", self.timeout)
+        _check.on_error(self.on_error)
+        initargs = _check.initializer(self.initializer, self.initargs)
+        if initargs and self.initializer is None:
+            raise ValueError("initargs are what an initializer is called with, and there is none: give initializer=")
+        if self.buffersize is not None and self.chunksize is not None and self.chunksize > self.buffersize:
+            raise ValueError(
+                f"chunksize={self.chunksize} items cannot go together when only buffersize={self.buffersize} may be "
+                "under way"
+            )
+        if isinstance(self.executor, str):
+            if self.executor not in _POOLS:
+                names = " or ".join(repr(name) for name in _POOLS)
+                raise ValueError(f"unknown executor {self.executor!r}: use {names}, or a concurrent.futures.Executor")
+        elif not isinstance(self.executor, Executor):
+            raise TypeError(
+                f"executor must be 'threads', 'processes' or a concurrent.futures.Executor, "
+                f"not {type(self.executor).__name__}"
+            )
+        elif workers is not None:
+            raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
+        elif self.initializer is not None:
+            raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
+        return self._replace(workers=workers, initargs=initargs, chunksize=self.chunksize or 1)
