@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     )
     from concurrent.futures.thread import BrokenThreadPool
 
+    from ._async import AsyncMapResult, amap
     from ._cores import cpu_count
     from ._default import shutdown
     from ._errors import BrokenProcessPool, TaskTimeout, UndecodableError, WorkerCrashed
     from ._failure import Failure
+    from ._family import filter, for_each, reduce, starmap
     from ._future import Future
     from ._map import MapResult, MapStats, map
     from ._place import worker_index
@@ -49,6 +51,7 @@ __all__ = [
     "ALL_COMPLETED",
     "FIRST_COMPLETED",
     "FIRST_EXCEPTION",
+    "AsyncMapResult",
     "BrokenExecutor",
     "BrokenProcessPool",
     "BrokenThreadPool",
@@ -66,10 +69,15 @@ __all__ = [
     "TimeoutError",
     "UndecodableError",
     "WorkerCrashed",
+    "amap",
     "as_completed",
     "cpu_count",
+    "filter",
+    "for_each",
     "map",
+    "reduce",
     "shutdown",
+    "starmap",
     "wait",
     "worker_index",
 ]
@@ -78,6 +86,7 @@ _WHERE = {
     "ALL_COMPLETED": "concurrent.futures",
     "FIRST_COMPLETED": "concurrent.futures",
     "FIRST_EXCEPTION": "concurrent.futures",
+    "AsyncMapResult": "fanmap._async",
     "BrokenExecutor": "concurrent.futures",
     "BrokenProcessPool": "fanmap._errors",
     "BrokenThreadPool": "concurrent.futures.thread",
@@ -96,10 +105,15 @@ _WHERE = {
     "TimeoutError": "builtins",
     "UndecodableError": "fanmap._errors",
     "WorkerCrashed": "fanmap._errors",
+    "amap": "fanmap._async",
     "as_completed": "concurrent.futures",
     "cpu_count": "fanmap._cores",
+    "filter": "fanmap._family",
+    "for_each": "fanmap._family",
     "map": "fanmap._map",
+    "reduce": "fanmap._family",
     "shutdown": "fanmap._default",
+    "starmap": "fanmap._family",
     "wait": "concurrent.futures",
     "worker_index": "fanmap._place",
 }

@@ -108,6 +108,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         ordered: bool = True,
         together: int = 1,
         workers: int = 0,
+        keep_items: bool = False,
     ) -> None:
         self._lane = lane
         self._input: Iterator[Any] | None = source.items
@@ -122,7 +123,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._of_executor = not closes_itself
         self._on_error: OnError = on_error
         # Items under way, by index, where they are needed once their outcome has come.
-        self._items: dict[int, Any] | None = {} if on_error == "return" else None
+        self._items: dict[int, Any] | None = {} if keep_items or on_error == "return" else None
         # Whether outcomes must come one by one: those that come together would not follow each other.
         self._singly = not ordered and self._items is not None
         self._sent = 0
@@ -216,8 +217,10 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         del payload
         self._failed += count
         try:
-            if self._on_error != "raise" and kind in _ITS_OWN:
-                return [Failure(index + at, item, failed) for at, item in enumerate(items or ())]
+            if kind in _ITS_OWN and self._on_error == "skip":
+                return []
+            if kind in _ITS_OWN and items is not None and self._on_error == "return":
+                return [Failure(index + at, item, failed) for at, item in enumerate(items)]
             if isinstance(failed, StopIteration) and self._of_executor:
                 # An executor's map is a generator in the standard library, where this is no silent end.
                 raise RuntimeError("generator raised StopIteration") from failed
@@ -450,12 +453,17 @@ def map(
     return begin(fn, in_step(iterables, strict=strict), len(iterables) != 1, wanted)
 
 
-def begin(fn: Callable[..., Any], source: Source, star: bool, wanted: Wanted) -> MapResult[Any]:
+def begin(
+    fn: Callable[..., Any],
+    source: Source,
+    star: bool,
+    wanted: Wanted,
+    kind: Callable[..., MapResult[Any]] = MapResult,
+) -> MapResult[Any]:
     """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
     from . import _default
 
     deadline = None if wanted.timeout is None else monotonic() + wanted.timeout
-    kind: type[MapResult[Any]] = MapResult
     if isinstance(wanted.executor, str) and _default.in_worker():
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         here = HereLane(fn, star, prelude)

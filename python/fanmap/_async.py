@@ -1,0 +1,163 @@
+"""`amap`: the results of a map for `async for`.
+
+A map waits as plain code does, so one thread asks it for results, when the event loop wants one and not before: what
+came together is brought over together. The loop never waits but in `await`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
+
+from . import _check, _default
+from ._map import MapResult, MapStats, map
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ._failure import Failure
+    from ._options import OnError, Options
+
+__all__ = ["AsyncMapResult", "amap"]
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class AsyncMapResult(AsyncIterator[T], Generic[T]):
+    """The results of `fanmap.amap`, for `async for`. It is an async context manager, and can be closed before its end.
+
+    >>> import asyncio, fanmap
+    >>> async def first_of(n):
+    ...     async with fanmap.amap(abs, range(-n, 0), executor="threads") as results:
+    ...         async for result in results:
+    ...             return result
+    >>> asyncio.run(first_of(5))
+    5
+    >>> fanmap.shutdown()
+    """
+
+    def __init__(self, results: MapResult[T]) -> None:
+        self._results = results
+        # Brought over, and not handed out.
+        self._ready: deque[T] = deque()
+        # One thread, which starts with the first question.
+        self._asker, self._dismiss = _default.pool("threads", 1, None, ())
+        self._over = False
+
+    def __aiter__(self) -> AsyncMapResult[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        if self._ready:
+            return self._ready.popleft()
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            came = await asyncio.get_running_loop().run_in_executor(self._asker, _ask, self._results)
+        except BaseException:
+            # A cancelled `await` as well: nobody knows then which result would be lost, so the work ends.
+            self.close()
+            raise
+        if not came:
+            self.close()
+            raise StopAsyncIteration
+        self._ready.extend(came)
+        return self._ready.popleft()
+
+    @property
+    def stats(self) -> MapStats:
+        """How far it is and what it took: see `MapStats`."""
+        return self._results.stats
+
+    def close(self) -> None:
+        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped."""
+        if not self._over:
+            self._over = True
+            self._ready.clear()
+            self._results.close()
+            assert self._dismiss is not None, "a pool of one thread is nobody else's"
+            self._dismiss(False)
+
+    async def aclose(self) -> None:
+        """The same, by the name that async generators have for it."""
+        self.close()
+
+    async def __aenter__(self) -> AsyncMapResult[T]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_over"):
+            self.close()
+
+
+def _ask(results: MapResult[T]) -> list[T]:
+    """The next results: one, and those that are kept with it; none at the end."""
+    try:
+        came = [next(results)]
+    except StopIteration:  # which no future can hold
+        return []
+    while kept := results._take_kept():
+        came.append(kept[0])
+    return came
+
+
+@overload
+def amap(
+    fn: Callable[[A], T],
+    iterable: Iterable[A],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> AsyncMapResult[T]: ...
+@overload
+def amap(
+    fn: Callable[[A], T], iterable: Iterable[A], /, *, on_error: Literal["return"], **options: Unpack[Options]
+) -> AsyncMapResult[T | Failure]: ...
+@overload
+def amap(
+    fn: Callable[..., T],
+    /,
+    *iterables: Iterable[Any],
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> AsyncMapResult[T]: ...
+@overload
+def amap(
+    fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: Literal["return"], **options: Unpack[Options]
+) -> AsyncMapResult[T | Failure]: ...
+def amap(
+    fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: OnError = "raise", **options: Unpack[Options]
+) -> AsyncMapResult[Any]:
+    """`fanmap.map` for `async for`: the event loop goes on while results are made.
+
+    `fn` is a plain function, called in the workers. The options are those of `fanmap.map`. The input is read in one
+    thread, which also waits for results; a list of them all is `[result async for result in fanmap.amap(...)]`.
+
+    A cancelled `await` ends the map: what has not started is cancelled.
+
+    >>> import asyncio, fanmap
+    >>> async def main():
+    ...     return [result async for result in fanmap.amap(abs, [-1, -2])]
+    >>> asyncio.run(main())
+    [1, 2]
+    >>> fanmap.shutdown()
+
+    Raises what `fanmap.map` raises; TypeError for an input that is async itself, or a coroutine function.
+    """
+    _check.function(fn)
+    if asyncio.iscoroutinefunction(fn):
+        raise TypeError(f"amap() calls a plain function in workers, and {fn!r} is a coroutine function")
+    for iterable in iterables:
+        if hasattr(iterable, "__aiter__") and not hasattr(iterable, "__iter__"):
+            raise TypeError("amap() reads a plain input in a thread of its own, and this one is async")
+    results: MapResult[Any] = map(fn, *iterables, on_error=on_error, **options)
+    return AsyncMapResult(results)
