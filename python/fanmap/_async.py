@@ -139,8 +139,9 @@ def amap(
 ) -> AsyncMapResult[Any]:
     """`fanmap.map` for `async for`: the event loop goes on while results are made.
 
-    `fn` is a plain function, called in the workers. The options are those of `fanmap.map`. The input is read in one
-    thread, which also waits for results; a list of them all is `[result async for result in fanmap.amap(...)]`.
+    `fn` is a plain function, called in the workers. The options are those of `fanmap.map`. One thread reads the input,
+    waits for results, and calls a `progress` function. A list of them all is
+    `[result async for result in fanmap.amap(...)]`.
 
     A cancelled `await` ends the map: what has not started is cancelled.
 

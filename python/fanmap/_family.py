@@ -5,6 +5,7 @@ make sense.
 from __future__ import annotations
 
 import functools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import length_hint
@@ -16,6 +17,7 @@ from ._around import Nothing, Truth
 from ._cores import cpu_count
 from ._map import MapResult, begin
 from ._options import OnError, Options, Wanted
+from ._progress import Progress
 from ._source import in_step, of_tuples
 
 if TYPE_CHECKING:
@@ -177,8 +179,9 @@ def reduce(fn: Callable[[T, T], T], iterable: Iterable[T], initial: T = _MISSING
         # One pool for all its maps.
         pool, end = _default.pool(wanted.executor, wanted.workers, wanted.initializer, wanted.initargs)
         wanted = wanted._replace(executor=pool, workers=None, initializer=None)
+    progress = wanted.shown(length_hint(iterable, 0))
     try:
-        found = _reduced(fn, items, runs, wanted)
+        found = _reduced(fn, items, runs, wanted._replace(progress=False), progress)
     finally:
         if end is not None:
             end(False)
@@ -207,7 +210,9 @@ def _runs(iterable: Iterable[Any], chunksize: int | None, wanted: Wanted) -> Ite
         count = min(2 * count, _MOST_TOGETHER)
 
 
-def _reduced(fn: Callable[[T, T], T], items: Iterator[T], runs: Iterator[int], wanted: Wanted) -> list[T]:
+def _reduced(
+    fn: Callable[[T, T], T], items: Iterator[T], runs: Iterator[int], wanted: Wanted, progress: Progress | None
+) -> list[T]:
     """The one value that is left of the items; none if there are none."""
     deadline = None if wanted.timeout is None else monotonic() + wanted.timeout
     # The standard library's own, so that workers of any executor know it.
@@ -223,14 +228,30 @@ def _reduced(fn: Callable[[T, T], T], items: Iterator[T], runs: Iterator[int], w
             values = list(of_each(iter(pairs)))
         return values
 
+    sizes: deque[int] = deque()
+
+    def lists() -> Iterator[list[T]]:
+        while run := list(islice(items, next(runs))):
+            sizes.append(len(run))
+            yield run
+
     partial: list[T] = []
-    # The empty list after the last item ends it.
-    with of_each(iter(lambda: list(islice(items, next(runs))), [])) as results:
-        for result in results:
-            partial.append(result)
-            if len(partial) == _MOST_PARTIAL:
-                partial = by_twos(partial)
-    return by_twos(partial)
+    done = 0
+    try:
+        if progress is not None:
+            progress.at(done)
+        with of_each(lists()) as results:
+            for result in results:
+                partial.append(result)
+                if len(partial) == _MOST_PARTIAL:
+                    partial = by_twos(partial)
+                done += sizes.popleft()
+                if progress is not None:
+                    progress.at(done)
+        return by_twos(partial)
+    finally:
+        if progress is not None:
+            progress.end(done)
 
 
 def _around(kind: Callable[[Callable[..., Any]], Any], fn: Callable[..., Any], wanted: Wanted) -> Callable[..., Any]:

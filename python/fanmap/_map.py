@@ -32,6 +32,7 @@ from ._failure import Failure
 from ._fixed import fix
 from ._lane import Flow, HereLane, lane_over_any
 from ._options import OnError, Options, Wanted
+from ._progress import Progress, Shown
 from ._source import Source, in_step
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         together: int = 1,
         workers: int = 0,
         keep_items: bool = False,
+        progress: Progress | None = None,
     ) -> None:
         self._lane = lane
         self._input: Iterator[Any] | None = source.items
@@ -130,6 +132,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._taken = 0
         self._failed = 0
         self._workers = workers
+        self._progress = progress
         self._began: float | None = None
         self._ended: float | None = None
         self._input_error: BaseException | None = None
@@ -168,6 +171,9 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             self._began = monotonic()
         while True:
             try:
+                if self._progress is not None:
+                    # All that was taken has been handed out.
+                    self._progress.at(self._taken)
                 outcome = self._outcome()
             except BaseException as error:
                 self._end(interrupted=isinstance(error, KeyboardInterrupt))
@@ -332,6 +338,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._getpid() != self._owner:
             return  # in a fork, where locks of the lane's may be held for ever by threads that are not there
         self._ended = monotonic()
+        handed_out = self._taken - self._kept()
         self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None
@@ -341,6 +348,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             if self._at_end is not None:
                 # A pool of its own: one that still runs something is not waited for.
                 self._at_end(whole or interrupted)
+            if self._progress is not None:
+                self._progress.end(handed_out)
 
 
 @overload
@@ -402,6 +411,7 @@ def map(
     initializer: Callable[..., object] | None = None,
     initargs: tuple[Any, ...] = (),
     strict: bool = False,
+    progress: Shown = False,
 ) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
@@ -417,6 +427,10 @@ def map(
     of one length are a ValueError. A result that is not there `timeout` seconds after this call is a TimeoutError.
     `chunksize` is never needed for speed: at least so many items are read together, and over processes at least so
     many go to a worker at a time. Over threads and other executors, workers take items one by one all the same.
+
+    `progress=True` shows a bar by tqdm (`pip install 'fanmap[progress]'`), with the input's length if it has one; a
+    text is the bar's label; a function is called, a few times a second and at the end, with the number of items done
+    and their total or None.
 
     What fails (`fn` raises, a worker process dies, an item cannot be pickled) is, by `on_error`:
 
@@ -445,7 +459,7 @@ def map(
     if not iterables:
         raise TypeError("map() must have at least two arguments: a function and something to iterate over")
     wanted = Wanted(
-        executor, workers, buffersize, ordered, chunksize, timeout, on_error, initializer, initargs, strict
+        executor, workers, buffersize, ordered, chunksize, timeout, on_error, initializer, initargs, strict, progress
     ).checked()
     if not strict and _sends_copies(wanted.executor):
         # With `strict`, what `repeat` gives counts.
@@ -464,10 +478,11 @@ def begin(
     from . import _default
 
     deadline = None if wanted.timeout is None else monotonic() + wanted.timeout
+    progress = wanted.shown(source.length)
     if isinstance(wanted.executor, str) and _default.in_worker():
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         here = HereLane(fn, star, prelude)
-        return kind(here, source, deadline=deadline, on_error=wanted.on_error, workers=1)
+        return kind(here, source, deadline=deadline, on_error=wanted.on_error, workers=1, progress=progress)
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -485,6 +500,7 @@ def begin(
             ordered=wanted.ordered,
             together=wanted.chunksize,
             workers=getattr(pool, "_max_workers", 0),
+            progress=progress,
         )
     except BaseException:
         if end is not None:

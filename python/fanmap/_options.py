@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 from . import _check
+from ._progress import Progress, Shown
+from ._progress import check as check_progress
 
 __all__ = ["OnError", "Options", "Wanted"]
 
@@ -27,6 +29,7 @@ class Options(TypedDict, total=False):
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     strict: bool
+    progress: Shown
 
 
 class Wanted(NamedTuple):
@@ -42,6 +45,11 @@ class Wanted(NamedTuple):
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     strict: bool = False
+    progress: Shown = False
+
+    def shown(self, length: int) -> Progress | None:
+        """What shows the progress of a map over so many items, if it is to be shown."""
+        return Progress(self.progress, length) if self.progress or isinstance(self.progress, str) else None
 
     @classmethod
     def by(cls, function: str, options: Mapping[str, Any]) -> Wanted:
@@ -58,6 +66,7 @@ class Wanted(NamedTuple):
         _check.positive("chunksize", self.chunksize)
         _check.seconds("timeout", self.timeout)
         _check.on_error(self.on_error)
+        check_progress(self.progress)
         initargs = _check.initializer(self.initializer, self.initargs)
         if initargs and self.initializer is None:
             raise ValueError("initargs are what an initializer is called with, and there is none: give initializer=")
