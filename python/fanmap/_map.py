@@ -28,6 +28,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 from . import _check, _native, _outcome
+from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import fix
 from ._lane import Flow, HereLane, lane_over_any
@@ -111,6 +112,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         workers: int = 0,
         keep_items: bool = False,
         progress: Progress | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
         self._lane = lane
         self._input: Iterator[Any] | None = source.items
@@ -133,6 +135,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._failed = 0
         self._workers = workers
         self._progress = progress
+        self._quiet = quiet
         self._began: float | None = None
         self._ended: float | None = None
         self._input_error: BaseException | None = None
@@ -169,6 +172,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._closes_itself = True
         if self._began is None:
             self._began = monotonic()
+            if self._quiet is not None:
+                self._quiet.begin()
         while True:
             try:
                 if self._progress is not None:
@@ -348,6 +353,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             if self._at_end is not None:
                 # A pool of its own: one that still runs something is not waited for.
                 self._at_end(whole or interrupted)
+            if self._quiet is not None:
+                self._quiet.end()
             if self._progress is not None:
                 self._progress.end(handed_out)
 
@@ -489,6 +496,7 @@ def begin(
         pool, end = _default.pool(wanted.executor, wanted.workers, wanted.initializer, wanted.initargs)
     else:
         pool = wanted.executor
+    workers: int = getattr(pool, "_max_workers", 0)
     try:
         lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered))
         return kind(
@@ -499,8 +507,9 @@ def begin(
             on_error=wanted.on_error,
             ordered=wanted.ordered,
             together=wanted.chunksize,
-            workers=getattr(pool, "_max_workers", 0),
+            workers=workers,
             progress=progress,
+            quiet=Quiet(workers) if wanted.executor == "threads" else None,
         )
     except BaseException:
         if end is not None:

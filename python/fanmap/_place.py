@@ -13,6 +13,10 @@ __all__ = ["worker_index"]
 worker = False
 # A template: its forks are workers, and not the user's.
 template = False
+# A worker's share of the cores.
+cores: int | None = None
+# The variables in its environment that tell libraries so, and are not the user's.
+limited: frozenset[str] = frozenset()
 # This process's number among the workers of its pool.
 index: int | None = None
 # `index` of a thread that is a worker, among those of its pool.

@@ -23,7 +23,7 @@ from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
+from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._fixed import fix
 from ._future import Future
@@ -145,6 +145,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._max_workers = options.workers
         self._owner = os.getpid()
         self._start = start
+        start.cores = _budget.share(options.workers)
         self._hooks = hooks
         self._lock = threading.Lock()
         self._closed = False

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _inherit, _native
+from . import _budget, _inherit, _native
 from ._codec import BY_VALUE, IMPORTED, Encoder, Forked
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Start:
     """One start method: the policy by which `__main__` travels, and the engine's pool that starts workers so."""
 
     method = ""
+    # Each worker's share of them.
+    cores = 1
     # How the worker comes by the user's `__main__`, in `_worker`'s words.
     main = "by value"
 
@@ -76,11 +78,14 @@ class Start:
     def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
         """What a new worker is told first, and the descriptors that it gets."""
         fds: list[int] = []
+        environ, limited = _budget.environment(self.cores)
         told: dict[str, Any] = {
             "main": self.main,
             "package": getattr(sys.modules.get("__main__"), "__package__", None),
             "cwd": _cwd(),
-            "environ": dict(os.environ),
+            "environ": environ,
+            "limited": limited,
+            "cores": self.cores,
             "path": list(sys.path),
             "argv": list(getattr(sys, "argv", ())),
             "filters": _warning_filters(),

@@ -1,0 +1,148 @@
+"""One budget of cores: inner thread pools get cores / workers, unless the user has set them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from typing import Any
+
+import fanmap
+import pytest
+from _scripts import good
+
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fanmap import _budget
+
+    for name in (*_budget._VARIABLES, "GOTO_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def variables(_: int = 0) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in VARIABLES}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_worker_is_told_its_share_of_the_cores(workers: int) -> None:
+    share = str(max(1, fanmap.cpu_count() // workers))
+    with fanmap.ProcessPoolExecutor(workers) as pool:
+        assert pool.submit(variables).result(60) == dict.fromkeys(VARIABLES, share)
+    (told,) = fanmap.map(variables, [0], workers=workers)
+    assert told == dict.fromkeys(VARIABLES, share)
+    assert set(variables().values()) == {None}, "this process is as it was"
+
+
+def test_what_the_user_has_set_wins_for_all_that_look_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    share = str(max(1, fanmap.cpu_count() // 2))
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        told = pool.submit(variables).result(60)
+    assert told == {**dict.fromkeys(VARIABLES), "OMP_NUM_THREADS": "7", "RAYON_NUM_THREADS": share}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("NUMEXPR_MAX_THREADS", "64")
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        told = pool.submit(variables).result(60)
+    assert told["NUMEXPR_NUM_THREADS"] is None and told["NUMEXPR_MAX_THREADS"] == "64"
+    assert told["OMP_NUM_THREADS"] == share
+
+
+def inner_share(workers: int) -> tuple[str | None, str | None]:
+    with fanmap.ProcessPoolExecutor(workers) as pool:
+        return os.environ.get("OMP_NUM_THREADS"), pool.submit(variables).result(60)["OMP_NUM_THREADS"]
+
+
+def test_a_pool_in_a_worker_shares_out_that_workers_part() -> None:
+    from fanmap import _budget
+
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        outer, inner = pool.submit(inner_share, 2).result(60)
+    assert (outer, inner) == (str(_budget.share(1)), str(max(1, _budget.share(1) // 2)))
+
+
+def pids_of_inner_map(_: int) -> set[int]:
+    return {os.getpid(), *fanmap.map(_pid, range(20))}
+
+
+def _pid(_: int) -> int:
+    return os.getpid()
+
+
+def test_a_map_in_a_worker_takes_no_further_core() -> None:
+    assert all(len(pids) == 1 for pids in fanmap.map(pids_of_inner_map, range(4)))
+
+
+def blas_threads(_: object = None) -> int:
+    """How many threads numpy's BLAS may use here: 0 if it is one that nobody can tell."""
+    import numpy  # noqa: F401
+    import threadpoolctl
+
+    return max((one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"), default=0)
+
+
+@pytest.fixture
+def free() -> int:
+    """How many threads BLAS has in this process."""
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    if blas_threads() < 2:
+        pytest.skip("numpy's BLAS has one thread anyway")
+    return blas_threads()
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of a fork while there are threads
+@pytest.mark.parametrize("method", ["template", "fork", "forkserver", "spawn"])
+def test_blas_in_a_worker_keeps_to_its_share(method: str, free: int) -> None:
+    context = None if method == "template" else multiprocessing.get_context(method)
+    workers = fanmap.cpu_count()
+    with fanmap.ProcessPoolExecutor(workers, context) as pool:
+        assert pool.submit(blas_threads).result(60) == 1
+    assert blas_threads() == free
+
+
+@pytest.mark.parametrize("how", ["whole", "error", "close", "drop"])
+def test_beside_a_map_over_threads_blas_has_its_share_until_the_map_is_over(how: str, free: int) -> None:
+    options: Any = dict(executor="threads", workers=fanmap.cpu_count(), buffersize=1)
+    results = fanmap.map(lambda x: (1 // x, blas_threads())[1], [1, 1, 0] if how == "error" else [1, 1], **options)
+    assert blas_threads() == free, "nothing was asked of it"
+    assert next(results) == 1
+    assert blas_threads() == 1
+    other = fanmap.map(blas_threads, [0, 0], **options)
+    assert next(other) == 1
+    if how == "whole":
+        assert list(results) == [1]
+    elif how == "error":
+        with pytest.raises(ZeroDivisionError):
+            list(results)
+    elif how == "close":
+        results.close()
+    else:
+        del results
+    assert blas_threads() == 1, "the other one goes on"
+    other.close()
+    assert blas_threads() == free
+
+
+def test_beside_a_map_over_threads_what_the_user_has_set_wins(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    assert list(fanmap.map(blas_threads, [0], executor="threads", workers=fanmap.cpu_count())) == [free]
+
+
+def test_without_threadpoolctl_nothing_is_missed() -> None:
+    good("""
+        import sys
+        sys.modules["threadpoolctl"] = None
+        import numpy, multiprocessing, fanmap
+        with fanmap.ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            assert pool.submit(abs, -1).result(60) == 1
+        assert list(fanmap.map(abs, [-1], executor="threads")) == [1]
+    """)
