@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 from . import _check, _default, _outcome
 from ._around import Nothing, Truth
 from ._cores import cpu_count
-from ._map import MapResult, begin
+from ._map import Manner, MapResult, begin
 from ._options import OnError, Options, Wanted
 from ._progress import Progress
-from ._source import in_step, of_tuples
+from ._source import Source, in_step, of_tuples
 
 if TYPE_CHECKING:
     from ._failure import Failure
+    from ._lane import Lane
 
 __all__ = ["filter", "for_each", "reduce", "starmap"]
 
@@ -99,8 +100,8 @@ def filter(
 class _Filtered(MapResult[T]):
     """Hands out items, by the results of the predicate."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options, keep_items=True)
+    def __init__(self, lane: Lane, source: Source, manner: Manner) -> None:
+        super().__init__(lane, source, manner._replace(keeps_items=True))
 
     def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
         assert self._items is not None, "they are kept"

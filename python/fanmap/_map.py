@@ -84,6 +84,28 @@ class MapStats(NamedTuple):
     """Bytes that came from other processes, as encoded."""
 
 
+class Manner(NamedTuple):
+    """How a map's results are handed out."""
+
+    on_error: OnError = "raise"
+    # In the order of the items, or as they come.
+    ordered: bool = True
+    # How many items are read together of an input that may be slow.
+    together: int = 1
+    # When a result must be there, by the monotonic clock.
+    deadline: float | None = None
+    # The most workers that there may be; 0 if only the executor knows.
+    workers: int = 0
+    # Whether items are needed once their outcome has come.
+    keeps_items: bool = False
+    # Whether it is an executor's own map, which runs even if nobody asks for its results.
+    of_executor: bool = False
+    # What is to be done when it is over: told whether all is done, or nobody wants to wait.
+    at_end: Callable[[bool], object] | None = None
+    progress: Progress | None = None
+    quiet: Quiet | None = None
+
+
 class MapResult(_native.Stash, Iterator[T], Generic[T]):
     """The results of a parallel map: a lazy iterator in the order of the input, like the built-in `map`'s.
 
@@ -98,44 +120,28 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     >>> fanmap.shutdown()
     """
 
-    def __init__(
-        self,
-        lane: Lane,
-        source: Source,
-        *,
-        deadline: float | None = None,
-        at_end: Callable[[bool], object] | None = None,
-        closes_itself: bool = True,
-        on_error: OnError = "raise",
-        ordered: bool = True,
-        together: int = 1,
-        workers: int = 0,
-        keep_items: bool = False,
-        progress: Progress | None = None,
-        quiet: Quiet | None = None,
-    ) -> None:
+    def __init__(self, lane: Lane, source: Source, manner: Manner) -> None:
         self._lane = lane
         self._input: Iterator[Any] | None = source.items
         self._prompt = source.prompt
-        # How many items are read together of an input that may be slow.
-        self._together = together
         self._hint = source.length
-        self._deadline = deadline
-        self._at_end = at_end
+        self._together = manner.together
+        self._deadline = manner.deadline
+        self._at_end = manner.at_end
         # Whether dropping the iterator cancels the rest, even if nothing was asked of it.
-        self._closes_itself = closes_itself
-        self._of_executor = not closes_itself
-        self._on_error: OnError = on_error
+        self._closes_itself = not manner.of_executor
+        self._of_executor = manner.of_executor
+        self._on_error = manner.on_error
+        self._workers = manner.workers
+        self._progress = manner.progress
+        self._quiet = manner.quiet
         # Items under way, by index, where they are needed once their outcome has come.
-        self._items: dict[int, Any] | None = {} if keep_items or on_error == "return" else None
+        self._items: dict[int, Any] | None = {} if manner.keeps_items or manner.on_error == "return" else None
         # Whether outcomes must come one by one: those that come together would not follow each other.
-        self._singly = not ordered and self._items is not None
+        self._singly = not manner.ordered and self._items is not None
         self._sent = 0
         self._taken = 0
         self._failed = 0
-        self._workers = workers
-        self._progress = progress
-        self._quiet = quiet
         self._began: float | None = None
         self._ended: float | None = None
         self._input_error: BaseException | None = None
@@ -484,12 +490,16 @@ def begin(
     """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
     from . import _default
 
-    deadline = None if wanted.timeout is None else monotonic() + wanted.timeout
-    progress = wanted.shown(source.length)
+    manner = Manner(
+        on_error=wanted.on_error,
+        ordered=wanted.ordered,
+        together=wanted.chunksize,
+        deadline=None if wanted.timeout is None else monotonic() + wanted.timeout,
+        progress=wanted.shown(source.length),
+    )
     if isinstance(wanted.executor, str) and _default.in_worker():
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
-        here = HereLane(fn, star, prelude)
-        return kind(here, source, deadline=deadline, on_error=wanted.on_error, workers=1, progress=progress)
+        return kind(HereLane(fn, star, prelude), source, manner._replace(workers=1))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -497,20 +507,10 @@ def begin(
     else:
         pool = wanted.executor
     workers: int = getattr(pool, "_max_workers", 0)
+    quiet = Quiet(workers) if wanted.executor == "threads" else None
     try:
         lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered))
-        return kind(
-            lane,
-            source,
-            deadline=deadline,
-            at_end=end,
-            on_error=wanted.on_error,
-            ordered=wanted.ordered,
-            together=wanted.chunksize,
-            workers=workers,
-            progress=progress,
-            quiet=Quiet(workers) if wanted.executor == "threads" else None,
-        )
+        return kind(lane, source, manner._replace(workers=workers, at_end=end, quiet=quiet))
     except BaseException:
         if end is not None:
             end(False)
@@ -525,13 +525,11 @@ def executor_map(
     *,
     ordered: bool = True,
     on_error: OnError = "raise",
-    workers: int = 0,
 ) -> Iterator[Any]:
     """An executor's `map`: everything (or as much as the buffer holds) is submitted at the call."""
     deadline = None if timeout is None else monotonic() + timeout
-    result: MapResult[Any] = MapResult(
-        lane, source, deadline=deadline, closes_itself=False, on_error=on_error, ordered=ordered, workers=workers
-    )
+    manner = Manner(on_error=on_error, ordered=ordered, deadline=deadline, of_executor=True)
+    result: MapResult[Any] = MapResult(lane, source, manner)
     result.fill(buffersize)
     return result
 
