@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,22 @@ def test_what_cannot_travel_fails_as_its_item() -> None:
     assert came[0].item is lock and isinstance(came[0].error, (pickle.PicklingError, TypeError))
     assert (came[1].index, came[1].item, type(came[1].error)) == (1, 1, fanmap.UndecodableError)
     assert list(fanmap.map(strange_if, [lock, 1, 2], on_error="skip")) == [0]
+
+
+def test_a_failure_keeps_no_map_and_a_closed_map_no_item() -> None:
+    results = fanmap.map(strange_if, [1], on_error="return")
+    (failure,) = results
+    reference = weakref.ref(results)
+    del results
+    assert reference() is None and isinstance(failure.error, fanmap.UndecodableError)
+    items = [{1}, {2}, {3}]
+    references = [weakref.ref(item) for item in items]
+    waiting = fanmap.map(len, iter(items), executor="threads", on_error="return", buffersize=3)
+    assert next(waiting) == 1
+    waiting.close()
+    fanmap.shutdown()
+    del items
+    assert [reference() for reference in references] == [None] * 3
 
 
 def stop(x: int) -> int:

@@ -105,7 +105,7 @@ class _Filtered(MapResult[T]):
 
     def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
         assert self._items is not None, "they are kept"
-        items = [self._items[at] for at in range(index, index + count)]
+        items = [self._items.get(at) for at in range(index, index + count)]
         answers = super()._values(kind, payload, index, count)
         if kind != _outcome.VALUE or not answers:
             return answers

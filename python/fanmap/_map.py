@@ -34,6 +34,7 @@ from ._fixed import fix
 from ._lane import Flow, HereLane, lane_over_any
 from ._options import OnError, Options, Wanted
 from ._progress import Progress, Shown
+from ._remote import detach
 from ._source import Source, in_step
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         items = None
         if self._items is not None:
             take = self._items.pop
-            items = [take(at) for at in range(index, index + count)]
+            # None, should another thread close the map just now.
+            items = [take(at, None) for at in range(index, index + count)]
         if kind == _outcome.VALUE:
             try:
                 return self._lane.values(payload, index, count)
@@ -237,6 +239,9 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             if kind in _ITS_OWN and self._on_error == "skip":
                 return []
             if kind in _ITS_OWN and items is not None and self._on_error == "return":
+                if kind == _outcome.VALUE:
+                    # It was raised here, and would keep this frame, and by it the map.
+                    failed = detach(failed)
                 return [Failure(index + at, item, failed) for at, item in enumerate(items)]
             if isinstance(failed, StopIteration) and self._of_executor:
                 # An executor's map is a generator in the standard library, where this is no silent end.
@@ -353,14 +358,16 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
         self._input = None
+        if self._items is not None:
+            self._items = {}
+        if self._quiet is not None:
+            self._quiet.end()
         try:
             self._lane.close(interrupted=interrupted)
         finally:
             if self._at_end is not None:
                 # A pool of its own: one that still runs something is not waited for.
                 self._at_end(whole or interrupted)
-            if self._quiet is not None:
-                self._quiet.end()
             if self._progress is not None:
                 self._progress.end(handed_out)
 
