@@ -8,6 +8,7 @@ import functools
 import itertools
 import operator
 import re
+import threading
 from typing import Any
 
 import fanmap
@@ -75,6 +76,31 @@ def test_what_filter_gives_are_the_very_items(name: str) -> None:
     items = [[1], [], [2, 3]]
     came = list(fanmap.filter(None, items, executor=name))
     assert came == [[1], [2, 3]] and came[0] is items[0] and came[1] is items[2]
+
+
+@both
+def test_threads_that_share_a_filter_get_each_item_once_and_no_answers(name: str) -> None:
+    results = fanmap.filter(is_odd, range(3000), executor=name)
+    came: list[int] = []
+    lock = threading.Lock()
+
+    def take() -> None:
+        while True:
+            try:
+                item = next(results)
+            except StopIteration:
+                return
+            except ValueError:  # another thread asks just now
+                continue
+            with lock:
+                came.append(item)
+
+    takers = [threading.Thread(target=take) for _ in range(3)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join(50)
+    assert sorted(came) == list(range(1, 3000, 2))
 
 
 def test_what_a_predicate_gives_need_not_travel() -> None:
@@ -166,6 +192,8 @@ def test_for_each_raises_the_first_error(name: str) -> None:
         fanmap.for_each(int, ["0", "one", "2", "three"], executor=name)
     fanmap.for_each(int, ["0", "one"], executor=name, on_error="skip")
     fanmap.for_each(pow, [1, 2], [3, 4], executor=name)
+    with pytest.raises(ValueError, match="'raise' or 'skip'"):
+        fanmap.for_each(int, ["0"], executor=name, on_error="return")  # type: ignore[arg-type]
 
 
 # ---- all of them

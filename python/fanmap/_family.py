@@ -92,8 +92,7 @@ def filter(
     predicate = bool if predicate is None else predicate
     _check.function(predicate)
     wanted = Wanted.by("filter", {**options, "on_error": on_error}).checked()
-    if wanted.on_error == "return":
-        raise ValueError("filter gives items, so nothing can be returned for one that failed: use 'raise' or 'skip'")
+    _no_failures("filter gives items", wanted)
     return begin(_around(Truth, predicate, wanted), in_step((iterable,)), False, wanted, _Filtered)
 
 
@@ -102,6 +101,8 @@ class _Filtered(MapResult[T]):
 
     def __init__(self, lane: Lane, source: Source, manner: Manner) -> None:
         super().__init__(lane, source, manner._replace(keeps_items=True))
+        # Answers may not wait in the stash, where another thread would take them for results.
+        self._singly = True
 
     def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
         assert self._items is not None, "they are kept"
@@ -109,17 +110,20 @@ class _Filtered(MapResult[T]):
         answers = super()._values(kind, payload, index, count)
         if kind != _outcome.VALUE or not answers:
             return answers
-        while len(answers) < count:
-            # Those that came along over threads are in the stash.
-            answers += self._take_kept()
         return [item for item, answer in zip(items, answers, strict=True) if answer]
 
 
-def for_each(fn: Callable[..., object], /, *iterables: Iterable[Any], **options: Unpack[Options]) -> None:
+def for_each(
+    fn: Callable[..., object],
+    /,
+    *iterables: Iterable[Any],
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> None:
     """`fn(item)` for each item, for what it does and not for what it gives: returns when all are done.
 
-    The first error, in the order of the items, is raised; what has not started is then cancelled. The options are those
-    of `fanmap.map`.
+    The first error, in the order of the items, is raised; what has not started is then cancelled. With
+    `on_error="skip"` it goes on. The other options are those of `fanmap.map`.
 
     >>> import fanmap
     >>> fanmap.for_each(print, ["once"], executor="threads")
@@ -129,7 +133,8 @@ def for_each(fn: Callable[..., object], /, *iterables: Iterable[Any], **options:
     _check.function(fn)
     if not iterables:
         raise TypeError("for_each() must have at least two arguments: a function and something to iterate over")
-    wanted = Wanted.by("for_each", options).checked()
+    wanted = Wanted.by("for_each", {**options, "on_error": on_error}).checked()
+    _no_failures("for_each gives nothing", wanted)
     source = in_step(iterables, strict=wanted.strict)
     with begin(_around(Nothing, fn, wanted), source, len(iterables) != 1, wanted) as results:
         for _ in results:
@@ -253,6 +258,11 @@ def _reduced(
     finally:
         if progress is not None:
             progress.end(done)
+
+
+def _no_failures(why: str, wanted: Wanted) -> None:
+    if wanted.on_error == "return":
+        raise ValueError(f"{why}, so no failure can be returned in the place of a result: use 'raise' or 'skip'")
 
 
 def _around(kind: Callable[[Callable[..., Any]], Any], fn: Callable[..., Any], wanted: Wanted) -> Callable[..., Any]:
