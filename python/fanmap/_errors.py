@@ -168,8 +168,8 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
         call = sketch(name, arguments, place)
         what = call if item is None else f"item {item}, {call},"
         message = (
-            f"{what} ran for longer than task_timeout={seconds:g} seconds, so it was ended with its worker process (pid "
-            f"{pid}). Only this task failed; the pool lives on."
+            f"{what} ran for longer than task_timeout={seconds:g} seconds, so it was ended with its worker process "
+            f"(pid {pid}). Only this task failed; the pool lives on."
         )
         return TaskTimeout(message, item=item, call=call, pid=pid, seconds=seconds)
     if kind == _outcome.BROKEN:
