@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures as standard
 import os
 import pickle
 import signal
@@ -72,6 +73,32 @@ def test_a_map_gives_what_came_before_and_names_the_item() -> None:
         with pytest.raises(fanmap.TaskTimeout, match=r"item 7, nap\(7, 7\)") as caught:
             next(results)
         assert caught.value.item == 7
+
+
+def test_one_map_can_have_a_limit_and_go_on_after_it() -> None:
+    results = list(fanmap.map(nap, range(20), [3] * 20, task_timeout=1, on_error="return"))
+    assert [one for one in results if isinstance(one, int)] == [x for x in range(20) if x != 3]
+    failure = results[3]
+    assert isinstance(failure, fanmap.Failure) and isinstance(failure.error, fanmap.TaskTimeout)
+    assert (failure.index, failure.item, failure.error.item) == (3, (3, 3), 3)
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        kept = fanmap.map(nap, range(6), [3] * 6, executor=pool, task_timeout=1, on_error="skip")
+        assert list(kept) == [0, 1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("executor", ["threads", fanmap.ThreadPoolExecutor(1), standard.ThreadPoolExecutor(1)])
+def test_a_limit_where_no_task_can_be_ended_is_refused(executor: Any) -> None:
+    with pytest.raises(ValueError, match="task_timeout"):
+        fanmap.map(abs, [1], executor=executor, task_timeout=1)
+
+
+def limited_map(x: int) -> list[int]:
+    return list(fanmap.map(abs, [x], task_timeout=1))
+
+
+def test_a_limit_inside_a_worker_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="give it to the outer map"):
+        list(fanmap.map(limited_map, [1]))
 
 
 def note_and_nap(x: int, path: str) -> int:

@@ -46,6 +46,8 @@ class Flow(NamedTuple):
     together: int = 1
     # Whether outcomes come in the order of their items, or as they are ready.
     ordered: bool = True
+    # How many seconds a task may take, if not what the executor says.
+    time_limit: float | None = None
 
 
 class Lane(Protocol):
@@ -122,7 +124,7 @@ def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], f
     function = executor._function(fn, b"*" if flow.star else b"1")
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
-    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered)
+    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, flow.time_limit)
     return _ProcessLane(run, executor, executor._encoder)
 
 

@@ -32,7 +32,7 @@ from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import fix
 from ._lane import Flow, HereLane, lane_over_any
-from ._options import OnError, Options, Wanted
+from ._options import OnError, Options, Wanted, sends_copies
 from ._progress import Progress, Shown
 from ._remote import detach
 from ._source import Source, in_step
@@ -432,6 +432,7 @@ def map(
     initargs: tuple[Any, ...] = (),
     strict: bool = False,
     progress: Shown = False,
+    task_timeout: float | None = None,
 ) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
@@ -447,6 +448,9 @@ def map(
     of one length are a ValueError. A result that is not there `timeout` seconds after this call is a TimeoutError.
     `chunksize` is never needed for speed: at least so many items are read together, and over processes at least so
     many go to a worker at a time. Over threads and other executors, workers take items one by one all the same.
+
+    `task_timeout` is for processes: a task that runs for more seconds fails with `TaskTimeout`, and its worker is
+    replaced. Waiting for a worker, and loading `fn` in a new one, does not count.
 
     `progress=True` shows a bar by tqdm (`pip install 'fanmap[progress]'`), with the input's length if it has one; a
     text is the bar's label; a function is called, a few times a second and at the end, with the number of items done
@@ -479,9 +483,20 @@ def map(
     if not iterables:
         raise TypeError("map() must have at least two arguments: a function and something to iterate over")
     wanted = Wanted(
-        executor, workers, buffersize, ordered, chunksize, timeout, on_error, initializer, initargs, strict, progress
+        executor,
+        workers,
+        buffersize,
+        ordered,
+        chunksize,
+        timeout,
+        on_error,
+        initializer,
+        initargs,
+        strict,
+        progress,
+        task_timeout,
     ).checked()
-    if not strict and _sends_copies(wanted.executor):
+    if not strict and sends_copies(wanted.executor):
         # With `strict`, what `repeat` gives counts.
         fn, iterables = fix(fn, iterables)
     return begin(fn, in_step(iterables, strict=strict), len(iterables) != 1, wanted)
@@ -505,6 +520,10 @@ def begin(
         progress=wanted.shown(source.length),
     )
     if isinstance(wanted.executor, str) and _default.in_worker():
+        if wanted.task_timeout is not None:
+            raise ValueError(
+                "task_timeout= cannot be held inside a worker, where a map runs in place: give it to the outer map"
+            )
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         return kind(HereLane(fn, star, prelude), source, manner._replace(workers=1))
     pool: Executor
@@ -516,7 +535,7 @@ def begin(
     workers: int = getattr(pool, "_max_workers", 0)
     quiet = Quiet(workers) if wanted.executor == "threads" else None
     try:
-        lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered))
+        lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, wanted.task_timeout))
         return kind(lane, source, manner._replace(workers=workers, at_end=end, quiet=quiet))
     except BaseException:
         if end is not None:
@@ -539,11 +558,6 @@ def executor_map(
     result: MapResult[Any] = MapResult(lane, source, manner)
     result.fill(buffersize)
     return result
-
-
-def _sends_copies(executor: str | Executor) -> bool:
-    """Whether a map over it encodes its function and items. Asking it, rather than its type, imports nothing."""
-    return executor == "processes" or bool(getattr(executor, "_sends_copies", False))
 
 
 def _lane(pool: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:

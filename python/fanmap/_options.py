@@ -10,7 +10,7 @@ from . import _check
 from ._progress import Progress, Shown
 from ._progress import check as check_progress
 
-__all__ = ["OnError", "Options", "Wanted"]
+__all__ = ["OnError", "Options", "Wanted", "sends_copies"]
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 
@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     ordered: bool
     chunksize: int
     timeout: float | None
+    task_timeout: float | None
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     strict: bool
@@ -46,6 +47,7 @@ class Wanted(NamedTuple):
     initargs: tuple[Any, ...] = ()
     strict: bool = False
     progress: Shown = False
+    task_timeout: float | None = None
 
     def shown(self, length: int) -> Progress | None:
         """What shows the progress of a map over so many items, if it is to be shown."""
@@ -65,6 +67,7 @@ class Wanted(NamedTuple):
         _check.positive("buffersize", self.buffersize)
         _check.positive("chunksize", self.chunksize)
         _check.seconds("timeout", self.timeout)
+        _check.task_timeout(self.task_timeout)
         _check.on_error(self.on_error)
         check_progress(self.progress)
         initargs = _check.initializer(self.initializer, self.initargs)
@@ -88,4 +91,14 @@ class Wanted(NamedTuple):
             raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
         elif self.initializer is not None:
             raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
+        if self.task_timeout is not None and not sends_copies(self.executor):
+            raise ValueError(
+                "task_timeout= ends a task with its worker process, so it is only for executor='processes' or fanmap's "
+                "ProcessPoolExecutor: a thread cannot be ended, and another executor's workers are its own"
+            )
         return self._replace(workers=workers, initargs=initargs, chunksize=self.chunksize or 1)
+
+
+def sends_copies(executor: str | Executor) -> bool:
+    """Whether a map over it encodes its function and items. Asking it, rather than its type, imports nothing."""
+    return executor == "processes" or bool(getattr(executor, "_sends_copies", False))

@@ -71,9 +71,9 @@ pub(crate) struct ProcessRun {
 impl ProcessRun {
     /// A map of `function`. Each task holds `keeper` until it has ended. `window` bounds the items under way; 0 is no bound,
     /// `None` as many as keep the workers busy. At least `together` items go to a worker at a time. Outcomes leave in the
-    /// order of their items, or as they come.
+    /// order of their items, or as they come. A task may take `time_limit` seconds; as long as the pool says, if that is `None`.
     #[new]
-    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true))]
+    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true, time_limit=None))]
     fn new(
         pool: Py<ProcessPool>,
         function: &Function,
@@ -81,6 +81,7 @@ impl ProcessRun {
         keeper: Py<PyAny>,
         together: u32,
         ordered: bool,
+        time_limit: Option<f64>,
     ) -> Self {
         let shared = Arc::new(Shared {
             results: if ordered {
@@ -95,7 +96,7 @@ impl ProcessRun {
             together,
         });
         let function = Arc::clone(&function.function);
-        let time_limit = pool.get().time_limit();
+        let time_limit = time_limit.map(Duration::from_secs_f64).or(pool.get().time_limit());
         Self {
             workers: pool.get().pool().max_workers(),
             pool,
