@@ -1,4 +1,4 @@
-//! What the process's own cgroup grants: how much processor time, how much memory.
+//! The process's own cgroup: where its files are, and what it grants of processor time and memory.
 //!
 //! A limit of any cgroup above counts too, so the lowest of them all is told. Versions 1 and 2 are read alike, and both
 //! may be there: each mount of a hierarchy that the process is in is looked at. Where a file is missing or makes no sense,
@@ -25,28 +25,48 @@ impl Limits {
 
     /// Those of a process that finds these files: `read` gives a file's text, or `None` if there is no such file.
     fn read(read: impl Fn(&Path) -> Option<String>) -> Self {
-        let text = |path| read(Path::new(path)).unwrap_or_default();
-        let (groups, mounts) = (text("/proc/self/cgroup"), text("/proc/self/mountinfo"));
         let mut limits = Self::default();
-        for mount in mounts.lines().filter_map(Mount::parse) {
-            let Some(group) = groups.lines().find_map(|line| mount.group(line)) else {
-                continue;
+        for Directory { path, unified } in directories(&read) {
+            let file = |name| read(&path.join(name));
+            let (cores, memory) = if unified {
+                (file("cpu.max").and_then(|text| cpu_max(&text)), file("memory.max"))
+            } else {
+                let quota = file("cpu.cfs_quota_us").zip(file("cpu.cfs_period_us"));
+                let cores = quota.and_then(|(quota, period)| share(quota.trim(), period.trim()));
+                (cores, file("memory.limit_in_bytes"))
             };
-            for directory in mount.directories(group) {
-                let file = |name| read(&directory.join(name));
-                let (cores, memory) = if mount.unified {
-                    (file("cpu.max").and_then(|text| cpu_max(&text)), file("memory.max"))
-                } else {
-                    let quota = file("cpu.cfs_quota_us").zip(file("cpu.cfs_period_us"));
-                    let cores = quota.and_then(|(quota, period)| share(quota.trim(), period.trim()));
-                    (cores, file("memory.limit_in_bytes"))
-                };
-                limits.cores = lowest(limits.cores, cores, f64::min);
-                limits.memory = lowest(limits.memory, memory.and_then(|text| bytes(&text)), u64::min);
-            }
+            limits.cores = lowest(limits.cores, cores, f64::min);
+            limits.memory = lowest(limits.memory, memory.and_then(|text| bytes(&text)), u64::min);
         }
         limits
     }
+}
+
+/// Where the files of a cgroup are.
+pub(crate) struct Directory {
+    pub(crate) path: PathBuf,
+    /// Of version 2.
+    pub(crate) unified: bool,
+}
+
+/// Those of the process's cgroups and of the ones above, in each hierarchy the nearest first; `read` as above.
+pub(crate) fn directories(read: impl Fn(&Path) -> Option<String>) -> Vec<Directory> {
+    let text = |path| read(Path::new(path)).unwrap_or_default();
+    let (groups, mounts) = (text("/proc/self/cgroup"), text("/proc/self/mountinfo"));
+    let mut found = Vec::new();
+    for mount in mounts.lines().filter_map(Mount::parse) {
+        let Some(group) = groups.lines().find_map(|line| mount.group(line)) else {
+            continue;
+        };
+        let unified = mount.unified;
+        found.extend(
+            mount
+                .directories(group)
+                .into_iter()
+                .map(|path| Directory { path, unified }),
+        );
+    }
+    found
 }
 
 fn lowest<T>(one: Option<T>, other: Option<T>, min: impl Fn(T, T) -> T) -> Option<T> {
@@ -220,5 +240,23 @@ mod tests {
         let limits = Limits::of_this_process();
         assert!(limits.cores.is_none_or(|cores| cores > 0.0));
         assert!(limits.memory.is_none_or(|memory| memory > 0));
+    }
+
+    #[test]
+    fn the_processes_own_cgroup_comes_before_those_above_it() {
+        let read = |path: &Path| match path.to_str()? {
+            "/proc/self/cgroup" => Some("4:memory:/jobs/a\n0::/x\n".to_owned()),
+            "/proc/self/mountinfo" => Some(format!(
+                "{V1}41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+            )),
+            _ => None,
+        };
+        let found: Vec<_> = directories(read)
+            .into_iter()
+            .map(|one| (one.path, one.unified))
+            .collect();
+        let places = ["memory/jobs/a", "memory/jobs", "memory", "unified/x", "unified"];
+        let wanted = places.map(|place| (Path::new("/sys/fs/cgroup").join(place), place.starts_with("unified")));
+        assert_eq!(found, wanted);
     }
 }

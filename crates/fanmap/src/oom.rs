@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::{self, Directory};
+
 /// The kills of this process's own cgroup, which its workers are in as well unless somebody moved them.
 #[derive(Debug)]
 pub(crate) struct Kills {
@@ -18,9 +20,10 @@ pub(crate) struct Kills {
 impl Kills {
     /// Those from now on.
     pub(crate) fn from_now() -> Self {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let counted = counters(&own, Path::new("/sys/fs/cgroup"))
-            .into_iter()
+        let directories = cgroup::directories(|path| fs::read_to_string(path).ok());
+        let counted = directories
+            .iter()
+            .map(counter)
             .find_map(|file| Some((count(&file)?, file)));
         let (seen, file) = counted.map_or((0, None), |(seen, file)| (seen, Some(file)));
         Self { file, seen }
@@ -35,27 +38,13 @@ impl Kills {
     }
 }
 
-/// The files that may have the counter, the likeliest first, for a process with these lines in `/proc/self/cgroup`. A
-/// container may be shown its own cgroup as the root.
-fn counters(own: &str, root: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for line in own.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let path = path.trim_start_matches('/');
-        let (places, name): (&[&str], _) = match controllers {
-            "" => (&["", "unified"], "memory.events"),
-            _ if controllers.split(',').any(|one| one == "memory") => (&["memory"], "memory.oom_control"),
-            _ => continue,
-        };
-        for place in places {
-            files.push(root.join(place).join(path).join(name));
-            files.push(root.join(place).join(name));
-        }
-    }
-    files
+/// The file that has the counter of a cgroup, if its hierarchy is the one of memory.
+fn counter(directory: &Directory) -> PathBuf {
+    directory.path.join(if directory.unified {
+        "memory.events"
+    } else {
+        "memory.oom_control"
+    })
 }
 
 fn count(file: &Path) -> Option<u64> {
@@ -67,16 +56,6 @@ fn count(file: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_counter_is_that_of_the_processes_own_cgroup() {
-        let root = Path::new("/c");
-        let files = counters("4:cpu,memory:/jobs/a\n1:cpuset:/\n0::/x\n", root);
-        assert_eq!(files[0], Path::new("/c/memory/jobs/a/memory.oom_control"));
-        assert_eq!(files[1], Path::new("/c/memory/memory.oom_control"));
-        assert_eq!(files[2], Path::new("/c/x/memory.events"));
-        assert!(counters("nonsense\n7:pids:/\n", root).is_empty());
-    }
 
     #[test]
     fn each_kill_accounts_for_one_death() {
