@@ -31,7 +31,7 @@ say = @echo "==> $(1)"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python conformance lint bench bench-short bench-rust \
+.PHONY: help demo build test test-rust test-loom test-python chaos soak conformance lint bench bench-short bench-rust \
 	bench-env docs clean FORCE
 
 help: ## list these words
@@ -123,6 +123,10 @@ test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, t
 	$(call say,Python tests)
 	@FANMAP_DEMO=small $(BIN)/python -m pytest --doctest-modules tests python/fanmap
 
+chaos: $(VENV)/.built $(VENV)/.dev ## worker processes are killed, stopped and crashed; a short form is in `make test`
+	$(call say,chaos)
+	@$(BIN)/python tests/chaos.py
+
 # PYTHONS=/path/to/python3.13 (or several) asks for these alone; CONFORMANCE=--with-suite for the newest that has the tests.
 conformance: $(VENV)/.maturin ## CPython's own tests of concurrent.futures against fanmap, on every Python here
 	$(call say,CPython's tests of concurrent.futures)
@@ -154,6 +158,10 @@ bench: bench-rust bench-env ## every benchmark; figures are kept in benches/resu
 
 bench-short: bench-env ## whole programs against the nearest peers, in less than three minutes
 	@$(BENCH_BIN)/python benches/speed.py --short
+
+soak: $(VENV)/.built ## 10,000,000 tasks and 2,000 pools in one process: memory and descriptors stay flat
+	$(call say,soak)
+	@$(BIN)/python benches/soak.py
 
 bench-rust: $(VENV)/.made ## micro-benchmarks of the engine's parts
 	$(call say,Rust benchmarks)
