@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures as standard
 import os
 import pickle
+import select
 import signal
 import threading
 import time
@@ -101,6 +102,57 @@ def test_a_limit_inside_a_worker_is_refused_by_name() -> None:
         list(fanmap.map(limited_map, [1]))
 
 
+def tell_and_nap(x: int, folder: str) -> int:
+    """Leaves a file for the item. The first one also tells its process, and the one that forked it, and stays for ever."""
+    Path(folder, str(x)).touch()
+    if x == 0:
+        with open(Path(folder, "started"), "w") as started:
+            started.write(f"{os.getpid()} {os.getppid()}")
+        time.sleep(FOR_EVER)
+    return x
+
+
+def processes_of_first(folder: Path) -> tuple[int, int]:
+    """What the first item tells, once it does."""
+    worker, template = (folder / "started").read_text().split()
+    return int(worker), int(template)
+
+
+def await_end(pid: int) -> None:
+    watched = os.pidfd_open(pid)
+    assert select.select([watched], [], [], 60)[0]
+    os.close(watched)
+
+
+def test_what_shares_a_chunk_with_a_task_that_is_ended_can_be_cancelled(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    with fanmap.ProcessPoolExecutor(1, task_timeout=0.2) as pool:
+        results = fanmap.map(tell_and_nap, [0, 1, 2], [str(tmp_path)] * 3, executor=pool, chunksize=3)
+        asking = threading.Thread(target=lambda: next(results, None))
+        asking.start()
+        worker, template = processes_of_first(tmp_path)
+        # Nobody is told of the worker's end for as long as what forked it stands still.
+        os.kill(template, signal.SIGSTOP)
+        await_end(worker)
+        results.close()
+        os.kill(template, signal.SIGCONT)
+        asking.join()
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "started"}
+
+
+def test_a_worker_that_crashed_in_time_has_crashed_though_it_is_told_late(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "started")
+    with fanmap.ProcessPoolExecutor(1, task_timeout=0.5) as pool:
+        crashed = pool.submit(tell_and_nap, 0, str(tmp_path))
+        worker, template = processes_of_first(tmp_path)
+        os.kill(template, signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        await_end(worker)
+        time.sleep(0.6)  # its time passes
+        os.kill(template, signal.SIGCONT)
+        assert isinstance(crashed.exception(), fanmap.WorkerCrashed)
+
+
 def note_and_nap(x: int, path: str) -> int:
     with open(path, "a") as notes:
         notes.write(f"{x}\n")
@@ -151,7 +203,7 @@ def test_many_tasks_in_a_row_can_take_too_long() -> None:
         assert {type(future.exception()) for future in futures} == {fanmap.TaskTimeout}
 
 
-@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("wrong", [0, -1, 1e-4, float("nan"), float("inf")])
 def test_a_timeout_that_is_none_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="task_timeout"):
         fanmap.ProcessPoolExecutor(task_timeout=wrong)

@@ -94,8 +94,9 @@ def task_timeout(value: Any) -> None:
         return
     if not isinstance(value, (int, float)):
         raise TypeError("task_timeout must be a number or None")
-    if not 0 < value <= _LONGEST:
-        raise ValueError(f"task_timeout must be above 0 and at most {_LONGEST} seconds, but is {value}")
+    # Less than a millisecond is past before anybody could look.
+    if not 0.001 <= value <= _LONGEST:
+        raise ValueError(f"task_timeout must be at least 0.001 and at most {_LONGEST} seconds, but is {value}")
 
 
 def seconds(name: str, value: Any) -> None:

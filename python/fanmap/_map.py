@@ -227,6 +227,9 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if kind == _outcome.VALUE:
             try:
                 return self._lane.values(payload, index, count)
+            except KeyboardInterrupt:
+                self._end(interrupted=True)
+                raise
             except Exception as error:  # it could not be decoded
                 failed: BaseException = error
         elif kind == _outcome.CANCELLED:

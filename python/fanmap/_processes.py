@@ -80,7 +80,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     1024
 
     Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` or `worker_exit_timeout` is
-    below 0, `task_timeout` is not above 0, or for `max_tasks_per_child` with the fork method; TypeError if
+    below 0, `task_timeout` is below 0.001, or for `max_tasks_per_child` with the fork method; TypeError if
     `initializer` or `worker_exit` cannot be called.
     """
 

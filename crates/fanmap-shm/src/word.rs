@@ -10,7 +10,8 @@
 //! worker  start(k)    OPEN k/l  -> OPEN k+1/l       if k < l: task k starts, and the one before it is done
 //! worker  finish()    OPEN l/l  -> DONE l/l         nothing will be started any more, and nothing runs
 //! parent  cut(k)      OPEN s/l  -> OPEN s/max(s,k)  the tasks from max(s,k) on never start here
-//! parent  condemn()   OPEN s/l  -> CONDEMNED        if s > 0: the task that runs is given up, and the worker is ended
+//! parent  condemn()   OPEN s/l  -> CONDEMNED s/l    if s > 0: the task that runs is given up, and the worker is ended
+//! parent  cut(k)      CONDEMNED s/l -> CONDEMNED s/max(s,k)   nothing starts here any more; others may as well
 //! ```
 //! Every arrow but the first is a compare-and-swap on the whole word, so exactly one side wins each race: a task that the
 //! parent cut off is never started, a worker that has gone on to its next task is not condemned for the last one, and a
@@ -137,7 +138,7 @@ impl Word {
         loop {
             let state = self.state();
             let limit = state.started.max(keep);
-            if state.phase != Phase::Open || limit >= state.limit {
+            if !matches!(state.phase, Phase::Open | Phase::Condemned) || limit >= state.limit {
                 return 0..0;
             }
             if self.step(state, State { limit, ..state }) {
@@ -178,12 +179,12 @@ impl Word {
 }
 
 impl State {
-    /// How many tasks wait to be started.
+    /// How many tasks have not been started, and could be: here, or by who takes them back.
     #[must_use]
     pub fn waiting(self) -> u32 {
         match self.phase {
-            Phase::Open => self.limit.saturating_sub(self.started),
-            Phase::Free | Phase::Done { .. } | Phase::Condemned => 0,
+            Phase::Open | Phase::Condemned => self.limit.saturating_sub(self.started),
+            Phase::Free | Phase::Done { .. } => 0,
         }
     }
 

@@ -82,7 +82,7 @@ const NAP: Duration = Duration::from_millis(3);
 pub(super) fn nap(mean: Duration, load: usize, busy: usize) -> Option<Duration> {
     let (load, busy) = (u32::try_from(load).ok()?, u32::try_from(busy).ok()?);
     let nap = NAP.min(mean.saturating_mul(load) / 2);
-    (mean.max(KEPT) * 2 <= nap.saturating_mul(busy)).then_some(nap)
+    (mean.max(KEPT).saturating_mul(2) <= nap.saturating_mul(busy)).then_some(nap)
 }
 
 /// For how long to let ends gather that nobody waits for; whoever comes to wait ends it. Shorter, and a program that submits
@@ -91,7 +91,7 @@ const UNASKED: Duration = Duration::from_millis(1);
 
 /// The same for ends that are wanted later, of tasks that take so long. `None` for those so long that few would gather.
 pub(super) fn nap_unasked(mean: Duration) -> Option<Duration> {
-    (mean * 2 <= UNASKED).then_some(UNASKED)
+    (mean.saturating_mul(2) <= UNASKED).then_some(UNASKED)
 }
 
 /// Whether the pool must give up after so many workers in a row ended before they were ready.

@@ -253,7 +253,6 @@ impl Seat {
             let now = Instant::now();
             self.leave_by = self.leave_by.or_else(|| now.checked_add(time));
             if self.leave_by.is_some_and(|at| at <= now) {
-                self.leave_by = None;
                 self.kill();
             }
         }
@@ -283,6 +282,7 @@ impl Seat {
     pub(super) fn kill(&mut self) {
         self.stage = Stage::Leaving;
         self.doomed = true;
+        self.leave_by = None;
         if let Some(process) = &self.process {
             process.kill();
         }
@@ -489,7 +489,7 @@ impl Seat {
 
     /// When to look whether the task that runs has run out of time, if its time is limited.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let sent = self.in_flight.front().filter(|_| !self.doomed)?;
+        let sent = self.in_flight.front().filter(|_| !self.doomed && !self.gone)?;
         let limit = sent.job.sink.time_limit()?;
         let state = self.state_of(sent);
         if state.phase != Phase::Open {

@@ -431,9 +431,11 @@ impl State {
 
     /// The template is gone, by this exit. Its workers die with it; how they ended will not be told.
     pub(super) fn template_gone(&mut self, exit: Exit) {
-        // Those that were never reported died with the template, or were never forked. They have had nothing to do.
-        self.seats.retain(|seat| seat.process.is_some());
+        // Those that were never reported died with the template, or were never forked. Few have had anything to do: who was
+        // ready before the template could tell of it.
+        self.seats.retain(|seat| seat.process.is_some() || seat.load() > 0);
         for seat in &mut self.seats {
+            seat.gone |= seat.process.is_none();
             seat.death = seat.death.or(Some(Death::UNSEEN));
             seat.kill();
         }

@@ -21,7 +21,7 @@ use crate::oom::Kills;
 use crate::supervisor::job::Broken;
 use crate::supervisor::launcher::{self, Launcher, Start};
 
-use crate::supervisor::seat::Seat;
+use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::state::{self, Phase, State};
 use crate::transport::control::Report;
@@ -291,10 +291,12 @@ impl Supervisor {
             return None;
         }
         let nap = nap.and_then(|nap| Instant::now().checked_add(nap));
-        let deadline = if state.seats.is_empty() {
-            None
-        } else {
+        // Until it has come: those that were told to leave then are waited for without it.
+        let stays = |seat: &Seat| seat.stage != Stage::Leaving;
+        let deadline = if state.seats.iter().any(stays) {
             self.idle_deadline(state.idle_since)
+        } else {
+            None
         };
         let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
         let limits = state.seats.iter().filter_map(Seat::deadline);
