@@ -103,7 +103,7 @@ def test_a_limit_inside_a_worker_is_refused_by_name() -> None:
 
 
 def tell_and_nap(x: int, folder: str) -> int:
-    """Leaves a file for the item. The first one also tells its process, and the one that forked it, and stays for ever."""
+    """Leaves a file for the item. The first also tells its process and the one that forked it, and stays for ever."""
     Path(folder, str(x)).touch()
     if x == 0:
         with open(Path(folder, "started"), "w") as started:
