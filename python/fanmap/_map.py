@@ -447,7 +447,7 @@ def map(
     `workers` asks for a pool of that many for this one map, -1 for as many as `fanmap.cpu_count()`; so does
     `initializer`, which each worker of that pool calls first, with `initargs`. Neither goes with an executor of yours.
 
-    `ordered=False` gives each result as soon as it is there. `strict=True` is the built-in map's: inputs that are not
+    `ordered=False` gives results as they come. `strict=True` is the built-in map's: inputs that are not
     of one length are a ValueError. A result that is not there `timeout` seconds after this call is a TimeoutError.
     `chunksize` is never needed for speed: at least so many items are read together, and over processes at least so
     many go to a worker at a time. Over threads and other executors, workers take items one by one all the same.
