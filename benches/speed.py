@@ -114,7 +114,13 @@ def main() -> None:
         tell=lambda line: print(line, file=sys.stderr, flush=True),
     )
     figures: dict[str, Any] = {
-        "settings": {"workers": options.workers, "scale": options.scale, "short": options.short},
+        "settings": {
+            "workers": options.workers,
+            "scale": options.scale,
+            "short": options.short,
+            "rounds": options.rounds,
+            "limit": options.limit,
+        },
         "seconds": round(time.monotonic() - started),
         "peers": {entry.package: version(entry.package) for entry in ROSTER.values() if entry.package},
         "workloads": taken,

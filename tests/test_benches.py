@@ -225,7 +225,7 @@ def measured(tmp_path: Path, *args: str) -> dict[str, dict[str, Record]]:
 def test_a_workload_runs_with_ours_and_the_standard_librarys_peers(tmp_path: Path) -> None:
     taken = measured(tmp_path, "--only", "storm", "--peers", "fanmap,futures,pool,joblib")
     assert set(taken) == {"storm", "storm-threads"}
-    for name in ("fanmap", "futures", "pool"):
+    for name in ("fanmap", "futures-fork", "pool"):
         rate, *_ = taken["storm"][name]["values"]["rate"][0]
         assert rate > 0
     joblib = taken["storm"]["joblib"]

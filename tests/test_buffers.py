@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import pickle
 import signal
@@ -13,8 +14,9 @@ import fanmap
 import numpy as np
 import pytest
 from _scripts import Gate, good
+from fanmap._fixed import fix
 
-# Past the size at which a buffer travels out of band (`_codec.LARGE`), and small enough to send many.
+# Past the size at which a buffer travels out of band (`_raw.LARGE`), and small enough to send many.
 SIZE = 200_000
 KEPT: list[Any] = []
 
@@ -259,6 +261,53 @@ def sames(*parts: Any) -> list[bool]:
 
     ones = flat(parts)
     return [part is parts[0] for part in parts] + [one is ones[0] for one in ones]
+
+
+def of_two(data: Any, x: int) -> tuple[type, int, int]:
+    return type(data), len(data), data[x] + x
+
+
+def closure_over(data: Any) -> Any:
+    return lambda x: of_two(data, x)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@pytest.mark.parametrize(
+    "carry",
+    [
+        closure_over,
+        lambda data: functools.partial(of_two, data),
+        lambda data: functools.partial(lambda x, data: of_two(data, x), data=data),
+        lambda data: fix(of_two, (itertools.repeat(data), [1, 2]))[0],
+    ],
+)
+def test_large_bytes_that_a_function_carries_travel_beside_it(pool: Any, carry: Any, kind: Any) -> None:
+    data = kind(bytes(range(250)) * 1000)
+    function = carry(data)
+    wanted = [(kind, len(data), 2 * x) for x in range(20)]
+    for _ in range(2):
+        buffers: list[Any] = []
+        assert len(pool._encoder.encode_function(function, buffers)) < 5000 and len(buffers) == 1
+        assert list(pool.map(function, range(20))) == wanted
+    if kind is bytearray:
+        data[3] = 100
+        assert list(pool.map(function, range(4))) == [*wanted[:3], (kind, len(data), 103)]
+
+
+def test_large_bytes_of_main_travel_beside_its_functions() -> None:
+    good("""
+        import fanmap
+        DATA = bytes(range(250)) * 1000
+        def look(x):
+            return DATA[x], len(DATA)
+        with fanmap.ProcessPoolExecutor(2) as pool:
+            assert list(pool.map(look, range(20))) == [(x, 250_000) for x in range(20)]
+            buffers = []
+            pool._encoder.encode_function(look, buffers)
+            assert len(buffers) == 1
+            DATA = DATA[5:]
+            assert list(pool.map(look, range(20))) == [(x + 5, 249_995) for x in range(20)]
+    """)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda size: np.zeros(size, np.uint8)])

@@ -377,8 +377,8 @@ def test_a_fresh_worker_has_loaded_nothing_that_a_bare_interpreter_and_pickle_do
     """)
     bare = good("import _signal, pickle, sys, warnings; print(*sorted(sys.modules))")
     allowed = {"fanmap", *(f"fanmap.{name}" for name in (
-        "_classes", "_codec", "_inherit", "_late", "_main", "_native", "_place", "_reference", "_remote", "_template",
-        "_worker"
+        "_classes", "_codec", "_inherit", "_late", "_main", "_native", "_place", "_raw", "_reference", "_remote",
+        "_template", "_worker"
     ))}  # fmt: skip
     assert set(out.split()) - set(bare.split()) - allowed <= {"atexit", "__future__", "errno", "faulthandler"}
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from cloudpickle import Pickler, cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
 from . import _classes, _main
+from ._raw import is_partial, raw, reduce_partial
 from ._reference import CachedFunction, dispatch_table, named_kind
 from ._unchanged import Look
 from ._versions import ABSENT, Versions, reduce_cell
@@ -113,7 +114,17 @@ class Sender:
     def _function(self, function: FunctionType, buffer_callback: Callable[[PickleBuffer], bool] | None) -> bytes:
         changes = self.versions.changes
         look = Look.at(function, global_names, self.reference)
-        made = self._dumps(function, buffer_callback)
+        beside = False
+
+        def call_back(buffer: PickleBuffer) -> bool:
+            nonlocal beside
+            in_band = buffer_callback is None or buffer_callback(buffer)
+            beside |= not in_band
+            return in_band
+
+        made = self._dumps(function, call_back)
+        if beside:
+            return made  # it is not whole without its buffers
         # Not if another thread has changed something in between, nor if versions went up, which will be the next one's.
         if look is not None and self.versions.changes == changes and look.still_holds():
             if len(self._functions) >= _KEPT_FUNCTIONS:
@@ -174,6 +185,8 @@ class _Pickler(Pickler):  # type: ignore[misc]
             return self._class(obj)
         if kind is CellType:
             return reduce_cell(obj)
+        if is_partial(kind):
+            return reduce_partial(obj, {})
         if kind is CodeType:
             # cloudpickle 3.1.3 leaves out where the code is from, which tracebacks are to say.
             make, arguments = cloudpickle._code_reduce(obj)
@@ -227,7 +240,7 @@ class _Pickler(Pickler):  # type: ignore[misc]
             return None
         # What the worker started with counts as version 1 there.
         version = sender.versions.of(name, value, first=2 if sender.policy.preset(name) else 1)
-        return (version,) if value is ABSENT else (version, value)
+        return (version,) if value is ABSENT else (version, raw(value, {}))
 
     # Classes
 

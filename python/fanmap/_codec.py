@@ -17,6 +17,7 @@ from io import BytesIO
 from types import BuiltinFunctionType, FunctionType
 
 from . import _classes
+from ._raw import LARGE, is_partial, raw, reduce_partial
 from ._reference import BY_VALUE, IMPORTED, Forked, dispatch_table, named_kind
 from ._remote import decode_exception, encode_exception
 
@@ -36,9 +37,6 @@ __all__ = ["BY_VALUE", "IMPORTED", "Encoder", "Forked", "decode", "decode_except
 PROTOCOL = 5
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
 _NAMED = frozenset({FunctionType, BuiltinFunctionType, type})
-# A buffer smaller than this goes in band: its copy costs less than a blob's bookkeeping. One larger would be copied
-# twice more than it need be.
-LARGE = 64 * 1024
 # Longer tuples than this are sooner pickled than looked through.
 _SHORT = 8
 
@@ -55,44 +53,6 @@ def decode_result(payload: bytes | tuple[bytes, list[Any]]) -> Any:
     if isinstance(payload, tuple):
         return pickle.loads(payload[0], buffers=payload[1])
     return pickle.loads(payload)
-
-
-class _Raw:
-    """Bytes whose copying is to be left to the other side: pickle itself takes exact `bytes` in band."""
-
-    __slots__ = ("raw",)
-
-    def __init__(self, raw: bytes | bytearray) -> None:
-        self.raw = raw
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self.raw), (pickle.PickleBuffer(self.raw),)
-
-
-def _raw(obj: Any, made: dict[int, Any]) -> Any:
-    """The same, with large exact `bytes` at its top, or among the arguments of a call, to be sent out of band.
-
-    What was put in the place of an object is in `made`, by identity: one that occurs twice arrives as one. Only one
-    that occurs inside of something else as well (a list, keyword arguments), where pickle meets it alone, arrives as
-    two.
-    """
-    kind = type(obj)
-    if kind is bytes or kind is bytearray:
-        if len(obj) < LARGE:
-            return obj
-        raw = made.get(id(obj))
-        if raw is None:
-            raw = made[id(obj)] = _Raw(obj)
-        return raw
-    if kind is tuple and len(obj) <= _SHORT:
-        new = made.get(id(obj))
-        if new is None:
-            new = tuple([_raw(one, made) for one in obj])
-            if all(one is other for one, other in zip(new, obj, strict=True)):
-                return obj
-            made[id(obj)] = new
-        return new
-    return obj
 
 
 class Encoder:
@@ -134,7 +94,7 @@ class Encoder:
         With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
         """
         if buffers is not None:
-            obj = _raw(obj, {})
+            obj = raw(obj, {})
         kind = type(obj)
         if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
             # Nothing in it can need more than the C pickle, which is ten times as fast.
@@ -235,6 +195,7 @@ class _ByName(pickle.Pickler):
     def __init__(self, file: BytesIO, reference: Callable[[Any], Any], buffer_callback: BufferCallback | None) -> None:
         self.dispatch_table = dispatch_table()
         self._reference = reference
+        self._made: dict[int, Any] = {}
         super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -244,6 +205,8 @@ class _ByName(pickle.Pickler):
             if named is None:
                 raise _NeedsValue
             return named
+        if is_partial(kind):
+            return reduce_partial(obj, self._made)
         if kind.__module__ == "typing" and getattr(obj, "__module__", None) == "__main__":
             raise _NeedsValue  # a TypeVar of `__main__` pickles as a name
         return NotImplemented

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 
+from ._raw import raw
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +33,8 @@ class Fixed:
         return self._fn(*whole)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Fixed, (self._fn, self._arguments)
+        made: dict[int, Any] = {}
+        return Fixed, (self._fn, tuple((place, raw(value, made)) for place, value in self._arguments))
 
 
 def fix(

@@ -24,6 +24,7 @@ from typing import Any
 from cloudpickle import Pickler  # type: ignore[import-untyped, unused-ignore]
 
 from . import _main
+from ._raw import raw
 from ._reference import CachedFunction, dispatch_table
 
 __all__ = ["ABSENT", "Versions"]
@@ -151,4 +152,4 @@ def reduce_cell(cell: CellType) -> tuple[Any, ...]:
         contents = cell.cell_contents
     except ValueError:
         return _main.make_cell, ()
-    return _main.make_cell, (), (contents,), None, None, _main.set_cell
+    return _main.make_cell, (), (raw(contents, {}),), None, None, _main.set_cell

@@ -32,12 +32,16 @@ def ran(pids: set[int]) -> float:
     Not of this program's main thread, which sleeps but for the reading of these very figures.
     """
     nanoseconds = 0
+    # A process or a thread may end meanwhile.
+    gone = suppress(FileNotFoundError, ProcessLookupError)
     for pid in pids:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        tasks: list[str] = []
+        with gone:
+            tasks = os.listdir(f"/proc/{pid}/task")
+        for task in tasks:
             if int(task) == os.getpid():
                 continue
-            # A thread may end meanwhile.
-            with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/task/{task}/schedstat") as file:
+            with gone, open(f"/proc/{pid}/task/{task}/schedstat") as file:
                 nanoseconds += int(file.read().split()[0])
     return nanoseconds / 1e6
 

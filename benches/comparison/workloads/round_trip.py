@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from .. import tasks
 from ..peers.peer import Peer
 from ..plan import Figure, Open, Settings, Values, Workload, quantile, warm
-from ..roster import PROCESSES, THREADS
+from ..roster import FORKED, THREADS
 
 BACK_TO_BACK = 2_000
 PACED = 400
@@ -55,7 +55,7 @@ WORKLOADS = (
         title="round trip, processes",
         timed=TIMED,
         figures=FIGURES,
-        cast=PROCESSES,
+        cast=FORKED,
         measure=measure,
     ),
     Workload(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import tasks
 from ..plan import Figure, Open, Settings, Values, Workload, repeat, seconds, warm
-from ..roster import PROCESSES, THREADS
+from ..roster import FORKED, THREADS
 
 CALLS = 20_000
 RATE = (Figure("rate", "", "tasks/s", more_is_better=True),)
@@ -32,7 +32,7 @@ WORKLOADS = (
         title="20,000 single tasks, processes",
         timed=TIMED,
         figures=RATE,
-        cast=PROCESSES,
+        cast=FORKED,
         measure=measure,
     ),
     Workload(
