@@ -18,7 +18,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::bytes::{self, End, Sink, Wanted};
 use fanmap::map::ordered::{Ordered, Popped};
-use fanmap::map::window::{Window, items_for, items_together, run_for};
+use fanmap::map::window::{Window, items_for_encoded, items_together, run_for};
 
 use crate::convert::{self, Kind};
 use crate::processes::{self, Function, ProcessPool};
@@ -119,7 +119,7 @@ impl ProcessRun {
         let mean = self.function.mean_task();
         let together = self.shared.together as usize;
         let window = self.window.unwrap_or_else(|| Window {
-            max_items: items_together(items_for(self.workers, mean), self.workers, together),
+            max_items: items_together(items_for_encoded(self.workers, mean), self.workers, together),
             max_bytes: WINDOW_BYTES,
         });
         let (items, bytes) = (

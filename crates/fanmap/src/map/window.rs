@@ -113,6 +113,28 @@ pub fn items_together(items: usize, workers: usize, together: usize) -> usize {
     items.max(workers.saturating_add(1).saturating_mul(together))
 }
 
+/// How many items for each worker to read ahead where their bytes are bounded as well. Fewer, and while an item that takes
+/// forty times as long as the others holds up the results, the other workers run dry; more would not help in any case
+/// that we know of.
+const BESIDE_A_SLOW_ONE: usize = 64;
+
+/// For no longer than this, though: a consumer that stops early throws it away.
+const LONGEST_AHEAD: Duration = Duration::from_millis(500);
+
+/// [`items_for`] where encoded bytes are bounded, too, so that more items may be read: as many as keep the other workers busy
+/// while a slow one holds up the results. As long as `mean_task` is not known, half as many.
+#[must_use]
+pub fn items_for_encoded(workers: usize, mean_task: Option<Duration>) -> usize {
+    let each = match mean_task {
+        None => BESIDE_A_SLOW_ONE / 2,
+        Some(mean) => {
+            let fit = LONGEST_AHEAD.as_nanos() / mean.as_nanos().max(1);
+            usize::try_from(fit).unwrap_or(usize::MAX).min(BESIDE_A_SLOW_ONE)
+        }
+    };
+    items_for(workers, mean_task).max(each.saturating_mul(workers))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +147,11 @@ mod tests {
         assert_eq!(items_for(4, Some(Duration::from_secs(1))), 9);
         assert_eq!(items_for(4, Some(Duration::ZERO)), MOST);
         assert_eq!(items_for(20_000, Some(Duration::ZERO)), 40_001);
+        assert_eq!(items_for_encoded(2, None), 64);
+        assert_eq!(items_for_encoded(2, Some(Duration::from_millis(5))), 128);
+        assert_eq!(items_for_encoded(2, Some(Duration::from_millis(100))), 10);
+        assert_eq!(items_for_encoded(2, Some(Duration::from_secs(1))), 5);
+        assert_eq!(items_for_encoded(2, Some(Duration::from_micros(20))), 5000);
         assert_eq!(run_for(0, Some(Duration::ZERO)), LONGEST_RUN);
         assert_eq!(run_for(0, Some(Duration::from_secs(1))), 1);
         assert_eq!((run_for(0, None), run_for(80, None)), (1, 10));
