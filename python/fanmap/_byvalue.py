@@ -186,7 +186,7 @@ class _Pickler(Pickler):  # type: ignore[misc]
         if kind is CellType:
             return reduce_cell(obj)
         if is_partial(kind):
-            return reduce_partial(obj, {})
+            return reduce_partial(obj)
         if kind is CodeType:
             # cloudpickle 3.1.3 leaves out where the code is from, which tracebacks are to say.
             make, arguments = cloudpickle._code_reduce(obj)
@@ -240,7 +240,7 @@ class _Pickler(Pickler):  # type: ignore[misc]
             return None
         # What the worker started with counts as version 1 there.
         version = sender.versions.of(name, value, first=2 if sender.policy.preset(name) else 1)
-        return (version,) if value is ABSENT else (version, raw(value, {}))
+        return (version,) if value is ABSENT else (version, raw(value))
 
     # Classes
 

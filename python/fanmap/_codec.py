@@ -94,7 +94,7 @@ class Encoder:
         With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
         """
         if buffers is not None:
-            obj = raw(obj, {})
+            obj = raw(obj)
         kind = type(obj)
         if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
             # Nothing in it can need more than the C pickle, which is ten times as fast.
@@ -195,7 +195,6 @@ class _ByName(pickle.Pickler):
     def __init__(self, file: BytesIO, reference: Callable[[Any], Any], buffer_callback: BufferCallback | None) -> None:
         self.dispatch_table = dispatch_table()
         self._reference = reference
-        self._made: dict[int, Any] = {}
         super().__init__(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
 
     def reducer_override(self, obj: Any) -> Any:
@@ -206,7 +205,7 @@ class _ByName(pickle.Pickler):
                 raise _NeedsValue
             return named
         if is_partial(kind):
-            return reduce_partial(obj, self._made)
+            return reduce_partial(obj)
         if kind.__module__ == "typing" and getattr(obj, "__module__", None) == "__main__":
             raise _NeedsValue  # a TypeVar of `__main__` pickles as a name
         return NotImplemented

@@ -239,7 +239,21 @@ class _ProcessLane:
         self._run.close(interrupted)
 
 
-class HereLane:
+class _Objects:
+    """What lanes have in common whose outcomes are the objects themselves, one at a time."""
+
+    def sent_all(self) -> None:
+        pass
+
+    def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        return [payload]
+
+    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
+        error: BaseException = payload
+        return error
+
+
+class HereLane(_Objects):
     """No lane at all: each item is worked on as it is sent."""
 
     def __init__(self, fn: Callable[..., Any], star: bool, prelude: Callable[[], object] | None = None) -> None:
@@ -270,21 +284,11 @@ class HereLane:
                 self._done.append((_outcome.VALUE, result, at, 1))
             self._busy += monotonic() - began
 
-    def sent_all(self) -> None:
-        pass
-
     def poll(self, stash: _native.Stash | None, /) -> Came | None:
         return _first_of(self._done)
 
     def wait(self, timeout: float | None) -> Came | None:
         return _first_of(self._done)
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        return [payload]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        error: BaseException = payload
-        return error
 
     def outstanding(self) -> int:
         return len(self._done)
@@ -310,7 +314,7 @@ def _first_of(queue: deque[T]) -> T | None:
 _FOREIGN_WINDOW = 256
 
 
-class _ForeignLane:
+class _ForeignLane(_Objects):
     """A sliding window of submits to any executor. What goes there is the user's function as it is: the other side need
     not have fanmap."""
 
@@ -341,9 +345,6 @@ class _ForeignLane:
     def _sent(self, index: int, future: Future[Any]) -> None:
         self._futures.append((index, future))
 
-    def sent_all(self) -> None:
-        pass
-
     def poll(self, stash: _native.Stash | None, /) -> Came | None:
         head = self._head()
         return None if head is None or not head[1].done() else self.wait(None)
@@ -362,13 +363,6 @@ class _ForeignLane:
             return self._futures[0]
         except IndexError:
             return None
-
-    def values(self, payload: Any, index: int, count: int) -> list[Any]:
-        return [payload]
-
-    def failure(self, kind: int, payload: Any, index: int) -> BaseException:
-        error: BaseException = payload
-        return error
 
     def outstanding(self) -> int:
         return len(self._futures)

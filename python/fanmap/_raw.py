@@ -34,13 +34,15 @@ class Raw:
         return type(self.raw), (pickle.PickleBuffer(self.raw),)
 
 
-def raw(obj: Any, made: dict[int, Any]) -> Any:
+def raw(obj: Any, made: dict[int, Any] | None = None) -> Any:
     """The same, with large exact `bytes` at its top, or among the arguments of a call, to be sent out of band.
 
     What was put in the place of an object is in `made`, by identity: one that occurs twice arrives as one. Only one
     that occurs inside of something else as well (a list, keyword arguments), where pickle meets it alone, arrives as
-    two.
+    two. The objects must live for as long as `made` does.
     """
+    if made is None:
+        made = {}
     kind = type(obj)
     if kind is bytes or kind is bytearray:
         if len(obj) < LARGE:
@@ -65,8 +67,9 @@ def is_partial(kind: type) -> bool:
     return kind.__name__ == "partial" and kind.__module__ == "functools"
 
 
-def reduce_partial(partial: Any, made: dict[int, Any]) -> tuple[Any, ...]:
+def reduce_partial(partial: Any) -> tuple[Any, ...]:
     """Its own reduction, with large `bytes` among its arguments to be sent out of band."""
     make, called, (function, args, named, rest) = partial.__reduce__()
+    made: dict[int, Any] = {}
     named = {name: raw(value, made) for name, value in named.items()}
     return make, called, (function, tuple([raw(one, made) for one in args]), named, rest)

@@ -152,4 +152,4 @@ def reduce_cell(cell: CellType) -> tuple[Any, ...]:
         contents = cell.cell_contents
     except ValueError:
         return _main.make_cell, ()
-    return _main.make_cell, (), (raw(contents, {}),), None, None, _main.set_cell
+    return _main.make_cell, (), (raw(contents),), None, None, _main.set_cell
