@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -205,10 +205,15 @@ impl Pool {
             return;
         };
         state.cancel_of(sink, kill);
+        self.settle(state);
+    }
+
+    /// After a change: hands over the ends that it owes, and has the supervisor look. Some may have been the last that a
+    /// closing pool waited for.
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
         let owed = std::mem::take(&mut state.owed);
         drop(state);
         state::deliver(owed);
-        // What was cancelled may have been the last that a closing pool waited for.
         self.shared.bell.ring();
     }
 
@@ -250,10 +255,7 @@ impl Pool {
             .seats
             .iter_mut()
             .for_each(if kill { Seat::kill } else { Seat::terminate });
-        let owed = std::mem::take(&mut state.owed);
-        drop(state);
-        state::deliver(owed);
-        self.shared.bell.ring();
+        self.settle(state);
     }
 
     /// The program ends and wants nothing of the pool any more: every task that is not done fails. Workers that run one are
@@ -274,10 +276,7 @@ impl Pool {
                 seat.kill();
             }
         }
-        let owed = std::mem::take(&mut state.owed);
-        drop(state);
-        state::deliver(owed);
-        self.shared.bell.ring();
+        self.settle(state);
     }
 
     /// After [`Pool::close`]: waits until nothing of the pool is left, no process and no thread.
