@@ -7,7 +7,8 @@
 //!
 //! # Protocol
 //! The cell is under one mutex. It is held for a few moves and never while Python code runs, a Python object is dropped or
-//! made, or the interpreter is waited for, so threads that are not attached take it, too.
+//! made, or the interpreter is waited for, so threads that are not attached take it, too: then steady ([`bytes::steady`]),
+//! for a child that the program forks takes it as well.
 //!
 //! | state | becomes | by |
 //! |---|---|---|
@@ -46,7 +47,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PySuper, PyTuple, PyType};
 use pyo3::{import_exception, intern};
 
-use fanmap::bytes::{End, Ticket};
+use fanmap::bytes::{self, End, Ticket};
 use fanmap::{Event, Outcome, Wake};
 
 use crate::convert::{self, Kind};
@@ -662,15 +663,20 @@ impl Core {
     fn wait(&self, deadline: Option<Instant>) -> Option<Waited> {
         loop {
             let epoch = self.moved.epoch();
-            if let Some(waited) = self.lock().look() {
+            if let Some(waited) = self.look() {
                 return Some(waited);
             }
             match self.moved.wait(epoch, deadline) {
                 Wake::Notified => {}
-                Wake::TimedOut => return Some(self.lock().look().unwrap_or(Waited::TimedOut)),
+                Wake::TimedOut => return Some(self.look().unwrap_or(Waited::TimedOut)),
                 Wake::Interrupted => return None,
             }
         }
+    }
+
+    fn look(&self) -> Option<Waited> {
+        let _steady = bytes::steady();
+        self.lock().look()
     }
 }
 

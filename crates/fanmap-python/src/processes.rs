@@ -63,6 +63,8 @@ struct Came {
 impl Queue {
     /// Brings a task's end to its future: directly if it can be kept there as it is, or through the queue.
     fn deliver(&self, future: Py<FutureBase>, end: End) {
+        // A child has the future, and what PyO3 keeps of those that go here.
+        let _steady = bytes::steady();
         let core = Arc::clone(future.get().core());
         match core.keep(end) {
             Ok(awaited) => {
@@ -139,6 +141,7 @@ impl Sink for Complete {
     }
 
     fn wanted(&self) -> Wanted {
+        let _steady = bytes::steady();
         let future = self.future.lock().unwrap_or_else(PoisonError::into_inner);
         match &*future {
             // Who comes to wait for it says so.

@@ -11,6 +11,7 @@
 //! | [`word`] | the state word of one task |
 //! | [`arena`] | who has which bytes of a blobs' memory |
 //! | [`fd`] | the engine's descriptors, and a fork of the user's program |
+//! | [`fork`] | a fork of the user's program finds no thread in the middle of something |
 //! | [`clock`], [`event`] | deadlines; a wait that returns when a signal arrives |
 //! | [`signals`] | engine threads take no signals |
 //! | [`bell`], [`poll`] | eventfd; waiting for several descriptors |
@@ -44,6 +45,8 @@ pub mod clock;
 pub mod event;
 #[cfg(not(loom))]
 pub mod fd;
+#[cfg(not(loom))]
+pub mod fork;
 #[cfg(not(loom))]
 pub mod link;
 #[cfg(not(loom))]

@@ -16,6 +16,7 @@ pub use crate::worker::{Chunk, Handler, Left, Request, Template, accept, serve};
 pub use fanmap_shm::arena::Grant;
 pub use fanmap_shm::blob::{BlobRef, Blobs};
 pub use fanmap_shm::fd::forsake_all;
+pub use fanmap_shm::fork::steady;
 pub use fanmap_shm::mapping::{Access, Mapping, after_fork, before_fork};
 pub use fanmap_shm::process::{Process, empty_stdin};
 pub use fanmap_shm::socket::Socket;
