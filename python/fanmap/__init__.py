@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ._async import AsyncMapResult, amap
     from ._cores import cpu_count
     from ._default import shutdown
-    from ._errors import BrokenProcessPool, TaskTimeout, UndecodableError, WorkerCrashed
+    from ._errors import BrokenProcessPool, MemoryLimitExceeded, TaskTimeout, UndecodableError, WorkerCrashed
     from ._failure import Failure
     from ._family import filter, for_each, reduce, starmap
     from ._future import Future
@@ -62,6 +62,7 @@ __all__ = [
     "InvalidStateError",
     "MapResult",
     "MapStats",
+    "MemoryLimitExceeded",
     "ProcessPoolExecutor",
     "RemoteError",
     "TaskTimeout",
@@ -98,6 +99,7 @@ _WHERE = {
     "InvalidStateError": "concurrent.futures",
     "MapResult": "fanmap._map",
     "MapStats": "fanmap._map",
+    "MemoryLimitExceeded": "fanmap._errors",
     "ProcessPoolExecutor": "fanmap._processes",
     "RemoteError": "fanmap._remote",
     "TaskTimeout": "fanmap._errors",

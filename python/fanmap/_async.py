@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overlo
 
 from . import _check, _default
 from ._map import MapResult, MapStats, map
+from ._options import Wanted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,7 +45,7 @@ class AsyncMapResult(AsyncIterator[T], Generic[T]):
         # Brought over, and not handed out.
         self._ready: deque[T] = deque()
         # One thread, which starts with the first question.
-        self._asker, self._dismiss = _default.pool("threads", 1, None, ())
+        self._asker, self._dismiss = _default.pool("threads", Wanted(workers=1))
         self._over = False
 
     def __aiter__(self) -> AsyncMapResult[T]:

@@ -9,6 +9,7 @@ __all__ = [
     "function",
     "initializer",
     "map_workers",
+    "memory",
     "not_negative",
     "on_error",
     "positive",
@@ -74,6 +75,22 @@ def not_negative(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer or None")
     if value < 0:
         raise ValueError(f"{name} must not be negative, but is {value}")
+
+
+def memory(most: Any, limit: Any) -> None:
+    """`max_memory_per_worker` and `worker_memory_limit`: ints of bytes, or None."""
+    for name, value in (("max_memory_per_worker", most), ("worker_memory_limit", limit)):
+        if value is None:
+            continue
+        if not isinstance(value, int):
+            raise TypeError(f"{name} must be an int (of bytes) or None, not {type(value).__name__}")
+        # No process lives in less: it is most likely a number of megabytes.
+        if not 2**20 <= value < 2**63:
+            raise ValueError(f"{name} is in bytes, at least 1048576 (1 MiB), and cannot be {value}")
+    if most is not None and limit is not None and most > limit:
+        raise ValueError(
+            f"max_memory_per_worker={most} is never reached where worker_memory_limit={limit} is: make it the smaller"
+        )
 
 
 def worker_exit(value: Any, timeout: Any) -> None:

@@ -113,6 +113,8 @@ class Encoder:
         """Pickle something; `what` is None for a function."""
         try:
             data, went_by_value = self._dumps(obj, buffers, by_value=by_value)
+        except MemoryError:
+            raise  # nothing is wrong with the object
         except Exception as error:
             raise self._explain(obj, what, error) from error
         self._items_by_value |= went_by_value and what is not None

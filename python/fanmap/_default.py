@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _place
+from ._options import Wanted
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -38,19 +39,17 @@ def in_worker() -> bool:
     return _place.worker or any(warm._on_worker() for warm in list(_warm.values()))
 
 
-def pool(
-    name: str, workers: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
-) -> tuple[Pool, Callable[[bool], object] | None]:
-    """A pool of that kind; and, if it is for one map alone, what to call when that has ended."""
+def pool(name: str, wanted: Wanted) -> tuple[Pool, Callable[[bool], object] | None]:
+    """A pool of that kind for a map; and, if it is for that map alone, what to call when that has ended."""
     with _lock:
-        if workers is not None or initializer is not None:
+        if wanted.workers is not None or wanted.initializer is not None or wanted.limits_memory:
             _own[:] = [pool for pool in _own if not pool._pool.join(0)]
-            own = _make(name, workers, None, initializer, initargs)
+            own = _make(name, wanted, None)
             _own.append(own)
             return own, own.shutdown
         warm = _warm.get(name)
         if warm is None or warm._broken:
-            warm = _warm[name] = _make(name, None, IDLE, None, ())
+            warm = _warm[name] = _make(name, Wanted(), IDLE)
         return warm, None
 
 
@@ -73,20 +72,16 @@ def shutdown() -> None:
         ending.shutdown(cancel_futures=True)
 
 
-def _make(
-    name: str,
-    workers: int | None,
-    idle: float | None,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-) -> Pool:
+def _make(name: str, wanted: Wanted, idle: float | None) -> Pool:
+    workers, initializer, initargs = wanted.workers, wanted.initializer, wanted.initargs
     if name == "threads":
         from ._threads import ThreadPoolExecutor
 
         return ThreadPoolExecutor._for_map(workers, idle, initializer, initargs)
     from ._processes import ProcessPoolExecutor
 
-    return ProcessPoolExecutor._for_map(workers, idle, initializer, initargs)
+    limits = wanted.max_memory_per_worker, wanted.worker_memory_limit
+    return ProcessPoolExecutor._for_map(workers, idle, initializer, initargs, limits)
 
 
 def _forked() -> None:

@@ -15,6 +15,7 @@ from ._sketch import sketch
 
 __all__ = [
     "BrokenProcessPool",
+    "MemoryLimitExceeded",
     "TaskTimeout",
     "UndecodableError",
     "WorkerCrashed",
@@ -38,6 +39,7 @@ class WorkerCrashed(BrokenProcessPool):
     | `out_of_memory` | whether the system has likely killed it because memory ran out: by SIGKILL, and its cgroup has \
 counted such a kill |
     | `peak_memory` | the most memory that the worker had, in bytes (resident); None if that is not known |
+    | `memory_limit` | the pool's `worker_memory_limit`, in bytes, if it has one |
 
     >>> import os, fanmap
     >>> with fanmap.ProcessPoolExecutor() as pool:
@@ -56,6 +58,7 @@ counted such a kill |
         exitcode: int | None = None,
         out_of_memory: bool = False,
         peak_memory: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init__(message)
         self.item = item
@@ -65,10 +68,24 @@ counted such a kill |
         self.signal = _signal_name(exitcode)
         self.out_of_memory = out_of_memory
         self.peak_memory = peak_memory
+        self.memory_limit = memory_limit
 
     def __reduce__(self) -> tuple[Any, ...]:
         known = {name: value for name, value in vars(self).items() if name in _KNOWN}
-        return _crashed, (str(self), known)
+        return _crashed, (type(self), str(self), known)
+
+
+class MemoryLimitExceeded(WorkerCrashed, MemoryError):
+    """This task went past `worker_memory_limit`: it raised MemoryError. Its worker was replaced. The pool lives on.
+
+    The attributes are those of `WorkerCrashed`; `exitcode` is None. Its `__cause__` is the MemoryError.
+
+    >>> import fanmap
+    >>> with fanmap.ProcessPoolExecutor(worker_memory_limit=200 * 2**20) as pool:
+    ...     error = pool.submit(bytes, 300 * 2**20).exception()
+    >>> type(error).__name__, error.call, error.memory_limit
+    ('MemoryLimitExceeded', 'bytes(314572800)', 209715200)
+    """
 
 
 class TaskTimeout(TimeoutError):
@@ -129,11 +146,11 @@ def undecodable(what: str, error: BaseException) -> UndecodableError:
     return made
 
 
-_KNOWN = ("item", "call", "pid", "exitcode", "out_of_memory", "peak_memory")
+_KNOWN = ("item", "call", "pid", "exitcode", "out_of_memory", "peak_memory", "memory_limit")
 
 
-def _crashed(message: str, known: dict[str, Any]) -> WorkerCrashed:
-    return WorkerCrashed(message, **known)
+def _crashed(kind: type[WorkerCrashed], message: str, known: dict[str, Any]) -> WorkerCrashed:
+    return kind(message, **known)
 
 
 def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
@@ -141,16 +158,28 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
     if kind == _outcome.RAISED:
         return decode_exception(payload)
     if kind == _outcome.LOST:
-        pid, code, peak, out_of_memory, (name, arguments, place) = payload
+        pid, code, peak, out_of_memory, limit, refused, corrupt, (name, arguments, place) = payload
         call = sketch(name, arguments, place)
         what = call if item is None else f"item {item}, {call}"
-        likely = ", likely out of memory" if out_of_memory else ""
-        memory = "" if peak is None else f"; it had used up to {math.ceil(peak / 2**20)} MiB of memory"
-        message = (
-            f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: "
-            f"{_say_exit(code)}{likely}{memory}. Only this task is lost; the pool lives on."
-        )
-        error = WorkerCrashed(
+        memory = "" if peak is None else f"; it had used up to {_say_size(peak)} of memory"
+        if refused is not None:
+            kind_of_error: type[WorkerCrashed] = MemoryLimitExceeded
+            message = (
+                f"{what}, went past the memory limit of its worker process (pid {pid}), "
+                f"worker_memory_limit={limit} ({_say_size(limit)}){memory}. "
+                "The worker was replaced. Only this task failed; the pool lives on."
+            )
+        else:
+            kind_of_error = WorkerCrashed
+            why = ", likely out of memory" if out_of_memory else ""
+            if corrupt:
+                why = ", since it had written nonsense into the memory that it shares with its parent"
+            limited = "" if limit is None else f"; its worker_memory_limit was {_say_size(limit)}"
+            message = (
+                f"A worker process (pid {pid}) was terminated abruptly while it ran {what}: "
+                f"{_say_exit(code)}{why}{memory}{limited}. Only this task is lost; the pool lives on."
+            )
+        error = kind_of_error(
             message,
             item=item,
             call=call,
@@ -158,8 +187,11 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
             exitcode=code,
             out_of_memory=out_of_memory,
             peak_memory=peak,
+            memory_limit=limit,
         )
-        if code is not None:
+        if refused is not None:
+            error.__cause__ = decode_exception(refused)
+        elif code is not None:
             # Where the standard library says it, since Python 3.15.
             error.__cause__ = remote_traceback(f"Process {pid} terminated abruptly with exit code {code}")
         return error
@@ -222,6 +254,10 @@ def complete(future: Future[Any], kind: int, payload: Any) -> None:
         future.set_result(value)
     else:
         future.set_exception(error)
+
+
+def _say_size(size: int) -> str:
+    return f"{math.ceil(size / 2**20)} MiB"
 
 
 def _say_exit(code: int | None) -> str:

@@ -183,7 +183,7 @@ def reduce(fn: Callable[[T, T], T], iterable: Iterable[T], initial: T = _MISSING
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str) and not _default.in_worker():
         # One pool for all its maps.
-        pool, end = _default.pool(wanted.executor, wanted.workers, wanted.initializer, wanted.initargs)
+        pool, end = _default.pool(wanted.executor, wanted)
         wanted = wanted._replace(executor=pool, workers=None, initializer=None)
     progress = wanted.shown(length_hint(iterable, 0))
     try:

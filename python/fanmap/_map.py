@@ -436,6 +436,8 @@ def map(
     strict: bool = False,
     progress: Shown = False,
     task_timeout: float | None = None,
+    max_memory_per_worker: int | None = None,
+    worker_memory_limit: int | None = None,
 ) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
@@ -454,6 +456,11 @@ def map(
 
     `task_timeout` is for processes: a task that runs for more seconds fails with `TaskTimeout`, and its worker is
     replaced. Waiting for a worker, and loading `fn` in a new one, does not count.
+
+    `max_memory_per_worker` and `worker_memory_limit` (bytes, at least a MiB) are for processes, too, and make a pool
+    for this one map. A worker that has more memory of its own than the first after a task is replaced by a fresh one.
+    What goes past the second is refused at any time: the task's MemoryError becomes a `MemoryLimitExceeded` that names
+    the item, and its worker is replaced. `ProcessPoolExecutor` says what counts.
 
     `progress=True` shows a bar by tqdm (`pip install 'fanmap[progress]'`), with the input's length if it has one; a
     text is the bar's label; a function is called, a few times a second and at the end, with the number of items done
@@ -498,6 +505,8 @@ def map(
         strict,
         progress,
         task_timeout,
+        max_memory_per_worker,
+        worker_memory_limit,
     ).checked()
     if not strict and sends_copies(wanted.executor):
         # With `strict`, what `repeat` gives counts.
@@ -527,12 +536,17 @@ def begin(
             raise ValueError(
                 "task_timeout= cannot be held inside a worker, where a map runs in place: give it to the outer map"
             )
+        if wanted.limits_memory:
+            raise ValueError(
+                "max_memory_per_worker= and worker_memory_limit= cannot be held inside a worker, where a map runs in "
+                "place: give them to the outer map"
+            )
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         return kind(HereLane(fn, star, prelude), source, manner._replace(workers=1))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
-        pool, end = _default.pool(wanted.executor, wanted.workers, wanted.initializer, wanted.initargs)
+        pool, end = _default.pool(wanted.executor, wanted)
     else:
         pool = wanted.executor
     workers: int = getattr(pool, "_max_workers", 0)

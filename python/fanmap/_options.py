@@ -31,6 +31,8 @@ class Options(TypedDict, total=False):
     initargs: tuple[Any, ...]
     strict: bool
     progress: Shown
+    max_memory_per_worker: int | None
+    worker_memory_limit: int | None
 
 
 class Wanted(NamedTuple):
@@ -48,6 +50,13 @@ class Wanted(NamedTuple):
     strict: bool = False
     progress: Shown = False
     task_timeout: float | None = None
+    max_memory_per_worker: int | None = None
+    worker_memory_limit: int | None = None
+
+    @property
+    def limits_memory(self) -> bool:
+        """Whether the memory of its workers is limited in some way."""
+        return self.max_memory_per_worker is not None or self.worker_memory_limit is not None
 
     def shown(self, length: int) -> Progress | None:
         """What shows the progress of a map over so many items, if it is to be shown."""
@@ -68,6 +77,7 @@ class Wanted(NamedTuple):
         _check.positive("chunksize", self.chunksize)
         _check.seconds("timeout", self.timeout)
         _check.task_timeout(self.task_timeout)
+        _check.memory(self.max_memory_per_worker, self.worker_memory_limit)
         _check.on_error(self.on_error)
         check_progress(self.progress)
         initargs = _check.initializer(self.initializer, self.initargs)
@@ -91,6 +101,12 @@ class Wanted(NamedTuple):
             raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
         elif self.initializer is not None:
             raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
+        if self.limits_memory and self.executor != "processes":
+            raise ValueError(
+                "max_memory_per_worker= and worker_memory_limit= are for the processes of a pool that this map makes, "
+                "so only for executor='processes': give them to a ProcessPoolExecutor if you have one; threads share "
+                "one memory"
+            )
         if self.task_timeout is not None and not sends_copies(self.executor):
             raise ValueError(
                 "task_timeout= ends a task with its worker process, so it is only for executor='processes' or fanmap's "

@@ -66,6 +66,14 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     fresh memory. The arrays of the last function that brought some are held until `shutdown`, for a next call with the
     same, if they take no more than a quarter of it. Memory that a result of yours lies in is yours and does not count.
 
+    `max_memory_per_worker` (in bytes) is how much memory of its own a worker may have between calls, beyond what it
+    began with: one that has more is replaced by a fresh one. What counts is what it has written to, in memory or
+    swapped out; shared memory and the files of programs do not. It is looked at after calls, at most every 10 ms, so
+    that short calls pay nothing. With `worker_memory_limit` (in bytes, too) the system refuses what a worker asks for
+    beyond that at any time, used or not (`RLIMIT_DATA`; programs that a call starts have the same limit). A call that
+    so raises MemoryError fails with `MemoryLimitExceeded`, and its worker is replaced; C code that cannot do without
+    the memory may crash instead.
+
     With `task_timeout` (in seconds) a call that runs for longer fails with `TaskTimeout`, and its worker is replaced;
     waiting for a worker, and loading the function in a new one, does not count. With `cancel_running` a future's
     `cancel` ends a call that runs, too, and so does a cancelled `await` of asyncio: its worker is killed and replaced.
@@ -80,8 +88,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     1024
 
     Raises ValueError if `max_workers` or `max_tasks_per_child` is below 1, `buffer_memory` or `worker_exit_timeout` is
-    below 0, `task_timeout` is below 0.001, or for `max_tasks_per_child` with the fork method; TypeError if
-    `initializer` or `worker_exit` cannot be called.
+    below 0, `task_timeout` is below 0.001, a limit of memory is below 1 MiB, or for `max_tasks_per_child` with the fork
+    method; TypeError if `initializer` or `worker_exit` cannot be called, or a limit of memory is no int.
     """
 
     def __init__(
@@ -97,6 +105,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         worker_exit_timeout: float | None = _start.EXIT_TIME,
         task_timeout: float | None = None,
         cancel_running: bool = False,
+        max_memory_per_worker: int | None = None,
+        worker_memory_limit: int | None = None,
     ) -> None:
         hooks = _start.Hooks(initializer, _check.initializer(initializer, initargs), worker_exit)
         _check.worker_exit(worker_exit, worker_exit_timeout)
@@ -113,6 +123,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                 )
         _check.not_negative("buffer_memory", buffer_memory)
         _check.task_timeout(task_timeout)
+        _check.memory(max_memory_per_worker, worker_memory_limit)
         self._context = mp_context
         options = _start.Options(
             _workers(max_workers),
@@ -121,6 +132,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             buffer_memory=buffer_memory,
             task_timeout=task_timeout,
             cancel_running=cancel_running,
+            max_memory=max_memory_per_worker,
+            memory_limit=worker_memory_limit,
         )
         self._begin(start, hooks, options)
 
@@ -131,11 +144,14 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         idle: float | None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        memory: tuple[int | None, int | None] = (None, None),
     ) -> ProcessPoolExecutor:
         """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
         executor = cls.__new__(cls)
         executor._context = None
-        options = _start.Options(_workers(workers), idle=idle, exit_time=_start.EXIT_TIME)
+        options = _start.Options(
+            _workers(workers), idle=idle, exit_time=_start.EXIT_TIME, max_memory=memory[0], memory_limit=memory[1]
+        )
         executor._begin(_start.Template(), _start.Hooks(initializer, initargs), options, end_at_exit=True)
         return executor
 

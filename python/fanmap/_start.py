@@ -57,6 +57,9 @@ class Options(NamedTuple):
     # In seconds.
     task_timeout: float | None = None
     cancel_running: bool = False
+    # In bytes, of each worker.
+    max_memory: int | None = None
+    memory_limit: int | None = None
 
 
 class Start:
@@ -225,6 +228,8 @@ def _pool(options: Options, start: str, **how: Any) -> _native.ProcessPool:
         blob_bytes=options.buffer_memory,
         task_timeout=options.task_timeout,
         cancel_running=options.cancel_running,
+        max_memory=options.max_memory,
+        memory_limit=options.memory_limit,
         **how,
     )
 

@@ -196,6 +196,8 @@ class Handler:
         body, buffers = self._bodies[function]
         try:
             decoded = _codec.decode(memoryview(body)[1:], buffers)
+        except MemoryError:
+            raise  # not what was sent is wrong
         except BaseException as error:
             raise _undecodable("the function", error) from error
         del self._bodies[function]
@@ -205,6 +207,8 @@ class Handler:
         """The argument of a task, or a list of those of a run."""
         try:
             return _codec.decode(body, buffers)
+        except MemoryError:
+            raise
         except BaseException as error:
             raise _undecodable("the task's argument", error) from error
 
@@ -215,6 +219,12 @@ class Handler:
     def raised(self, error: BaseException) -> bytes:
         """What a task raised, encoded."""
         return self._encoder.encode_exception(error)
+
+    def tidy(self) -> None:
+        """Free what nothing but itself refers to: this worker has more memory than it may keep."""
+        import gc
+
+        gc.collect()
 
 
 def _undecodable(what: str, error: BaseException) -> _remote.Undecodable:

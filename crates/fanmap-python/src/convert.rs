@@ -20,8 +20,9 @@ pub(crate) enum Kind {
     Cancelled = 2,
     /// `(pid, seconds, call)`: how long it might run, and the call as below.
     TimedOut = 3,
-    /// `(pid, exit code, peak memory, out of memory, call)`: the code is negative for a signal, `None` if nobody could tell,
-    /// as is the memory. The call is `(function's name, arguments, place)`: the place of the argument in a run, or `None`.
+    /// `(pid, exit code, peak memory, out of memory, memory limit, refused, corrupt, call)`: the code is negative for a signal,
+    /// `None` if nobody could tell, as is the memory. What was raised for want of memory is encoded, or `None`. The call is
+    /// `(function's name, arguments, place)`: the place of the argument in a run, or `None`.
     Lost = 4,
     /// `(reason, refusal)`: a sentence, and what the worker's setup raised, encoded, or `None`.
     Broken = 5,
@@ -50,6 +51,9 @@ pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, 
                 code,
                 lost.peak_memory,
                 lost.out_of_memory,
+                lost.memory_limit,
+                lost.refused.as_ref().map(|bytes| PyBytes::new(py, bytes)),
+                lost.corrupt,
                 call(py, &lost.call),
             );
             (Kind::Lost, told.into_pyobject(py)?.into_any())

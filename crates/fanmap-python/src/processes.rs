@@ -158,7 +158,7 @@ impl ProcessPool {
     #[new]
     #[pyo3(signature = (
         workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, exit_time=None, at_once=false,
-        blob_bytes=None, task_timeout=None, cancel_running=false
+        blob_bytes=None, task_timeout=None, cancel_running=false, max_memory=None, memory_limit=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
@@ -174,6 +174,8 @@ impl ProcessPool {
         blob_bytes: Option<u64>,
         task_timeout: Option<f64>,
         cancel_running: bool,
+        max_memory: Option<u64>,
+        memory_limit: Option<u64>,
     ) -> PyResult<Self> {
         let config = ProcessConfig {
             workers,
@@ -182,6 +184,8 @@ impl ProcessPool {
             exit_time: exit_time.map(Duration::from_secs_f64),
             at_once,
             blob_bytes: blob_bytes.unwrap_or(ProcessConfig::default().blob_bytes),
+            max_memory,
+            memory_limit,
         };
         let start = match (start, command, pid, fd) {
             ("direct", Some(command), _, _) => Start::Direct(Box::new(move || program(&command))),

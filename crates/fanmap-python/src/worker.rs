@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::exceptions::{PyIndexError, PyRuntimeError};
+use pyo3::exceptions::{PyIndexError, PyMemoryError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -146,7 +146,8 @@ pub(crate) fn accept(py: Python<'_>) -> PyResult<Option<Invitation>> {
 ///
 /// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body, buffers)`, `forget(id)`,
 /// `function(id) -> (how, function)` and `argument(body, buffers)`, which raise what is to be the task's error,
-/// `result(value, buffers) -> bytes`, which may and puts large buffers into the list `buffers` unless that is None, and `raised(error) -> bytes`, which does not.
+/// `result(value, buffers) -> bytes`, which may and puts large buffers into the list `buffers` unless that is None,
+/// `raised(error) -> bytes`, which does not, and `tidy()`, which lets go of what is not needed.
 #[pyfunction]
 pub(crate) fn serve(py: Python<'_>, invitation: &Invitation, handler: Bound<'_, PyAny>) -> PyResult<bool> {
     let taken = invitation
@@ -305,12 +306,8 @@ impl<'py> PyHandler<'py> {
         }
     }
 
-    /// What a task that ended with a value sends: the value, or what went wrong with encoding it.
-    fn result(&self, value: &Bound<'py, PyAny>, memory: &Arc<Memory>) -> Result<Load, Vec<u8>> {
-        self.try_result(value, memory).map_err(|error| self.raised(error))
-    }
-
-    fn try_result(&self, value: &Bound<'py, PyAny>, memory: &Arc<Memory>) -> PyResult<Load> {
+    /// What a task that ended with a value sends; or what went wrong with encoding it.
+    fn result(&self, value: &Bound<'py, PyAny>, memory: &Arc<Memory>) -> PyResult<Load> {
         let name = intern!(self.py, "result");
         let buffers = PyList::empty(self.py);
         let bytes = self.handler.call_method1(name, (value, &buffers))?;
@@ -335,11 +332,21 @@ impl<'py> PyHandler<'py> {
             .to_vec()
     }
 
-    fn give(&mut self, result: Result<Load, Vec<u8>>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn give(&mut self, result: PyResult<Load>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         match result {
             Ok(value) => chunk.values(self, 1, value),
-            Err(raised) => chunk.raised(self, raised),
+            Err(error) => self.fail(error, chunk),
         }
+    }
+
+    /// Gives what a task raised. If it ran out of memory that is limited, there is some again before that is encoded.
+    fn fail(&mut self, error: PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        let outgrown = error.is_instance_of::<PyMemoryError>(self.py) && chunk.lift_limit();
+        let body = self.raised(error);
+        if outgrown {
+            return chunk.outgrown(self, body);
+        }
+        chunk.raised(self, body)
     }
 
     /// Gives the values that were kept, all atoms, in one pickle.
@@ -363,12 +370,11 @@ impl<'py> PyHandler<'py> {
     }
 
     /// Fails the tasks of a chunk that cannot be called, the first of which was started.
-    fn fail_all(&mut self, error: PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
-        let body = self.raised(error);
+    fn fail_all(&mut self, error: &PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         loop {
             chunk.ended();
-            chunk.raised(self, body.clone())?;
-            if chunk.start().is_none() {
+            self.fail(error.clone_ref(self.py), chunk)?;
+            if chunk.start(self).is_none() {
                 return Ok(());
             }
         }
@@ -383,10 +389,7 @@ impl<'py> PyHandler<'py> {
     ) -> Result<(), Error> {
         let argument = self.argument(body);
         let value = argument.and_then(|argument| self.call(how, &function, &argument));
-        let result = match value {
-            Ok(value) => self.result(&value, chunk.memory()),
-            Err(error) => Err(self.raised(error)),
-        };
+        let result = value.and_then(|value| self.result(&value, chunk.memory()));
         chunk.ended();
         self.give(result, chunk)
     }
@@ -421,8 +424,7 @@ impl<'py> PyHandler<'py> {
                 }
                 Err(error) => {
                     self.give_kept(&mut kept, chunk)?;
-                    let raised = self.raised(error);
-                    chunk.raised(self, raised)?;
+                    self.fail(error, chunk)?;
                 }
             }
             if due {
@@ -430,7 +432,7 @@ impl<'py> PyHandler<'py> {
                 self.heard(breathed.map(drop));
                 chunk.start_clock();
             }
-            match chunk.start() {
+            match chunk.start(self) {
                 Some(task) => next = task,
                 None => return self.give_kept(&mut kept, chunk),
             }
@@ -482,7 +484,7 @@ impl Handler for PyHandler<'_> {
 
     fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         // Started before anything is decoded: who dies of that is not to be tried again and again.
-        let Some(first) = chunk.start() else {
+        let Some(first) = chunk.start(self) else {
             return Ok(());
         };
         if !self.functions.contains_key(&function) {
@@ -490,7 +492,7 @@ impl Handler for PyHandler<'_> {
         }
         let function = match self.function(function) {
             Ok(function) => function,
-            Err(error) => return self.fail_all(error, chunk),
+            Err(error) => return self.fail_all(&error, chunk),
         };
         chunk.start_clock();
         if chunk.total() == 1 {
@@ -498,7 +500,7 @@ impl Handler for PyHandler<'_> {
         }
         match self.arguments(body) {
             Ok(arguments) => self.run_many(function, &arguments, first, chunk),
-            Err(error) => self.fail_all(error, chunk),
+            Err(error) => self.fail_all(&error, chunk),
         }
     }
 
@@ -508,6 +510,10 @@ impl Handler for PyHandler<'_> {
 
     fn interrupted(&mut self) {
         self.heard(self.py.check_signals());
+    }
+
+    fn tidy(&mut self) {
+        self.must(self.handler.call_method0("tidy").map(drop));
     }
 }
 

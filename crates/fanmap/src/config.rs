@@ -60,6 +60,13 @@ pub struct ProcessConfig {
     /// Half is for what goes to workers, half for what comes back. What is under way is not held up by it; past it each
     /// buffer is written to fresh memory, which takes ten times as long. Default: 1 GiB.
     pub blob_bytes: u64,
+    /// How much memory of its own a worker may have between tasks, in bytes, beyond what it began with: one that has more
+    /// is replaced by a fresh one. It is looked at after tasks, at most every 10 ms. `None` (the default): as much as it
+    /// wants.
+    pub max_memory: Option<u64>,
+    /// How much memory of its own a worker may have at any time, in bytes, beyond what it began with: what goes past it is
+    /// refused by the system, where it is asked for. `None` (the default): no limit.
+    pub memory_limit: Option<u64>,
     /// Whether all workers are started with the first task. `false` (the default): each when a task has nobody to run it.
     pub at_once: bool,
 }
@@ -72,10 +79,15 @@ impl Default for ProcessConfig {
             idle: None,
             exit_time: Some(Duration::from_secs(10)),
             blob_bytes: 1 << 30,
+            max_memory: None,
+            memory_limit: None,
             at_once: false,
         }
     }
 }
+
+/// No process lives in less memory than this: a smaller number is most likely one of megabytes.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 impl ProcessConfig {
     /// The same, if a pool can be made of it.
@@ -87,6 +99,20 @@ impl ProcessConfig {
                 "the number of tasks of a worker must be at least 1, not 0",
             ));
         }
-        Ok(self)
+        for memory in [self.max_memory, self.memory_limit].into_iter().flatten() {
+            if memory < LEAST_MEMORY {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    format!("the memory of a worker is told in bytes, at least {LEAST_MEMORY}, not {memory}"),
+                ));
+            }
+        }
+        match (self.max_memory, self.memory_limit) {
+            (Some(max), Some(limit)) if max > limit => Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("no worker reaches the {max} bytes at which it is replaced if it is limited to {limit}"),
+            )),
+            _ => Ok(self),
+        }
     }
 }

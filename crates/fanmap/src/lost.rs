@@ -97,6 +97,12 @@ pub struct WorkerLost {
     /// Whether the system has likely killed it because memory ran out: it was ended by SIGKILL, and its cgroup has counted
     /// such a kill.
     pub out_of_memory: bool,
+    /// How much memory of its own it might have, in bytes, if that was limited.
+    pub memory_limit: Option<u64>,
+    /// What the task raised when it was refused memory past that limit, encoded: then its worker was replaced for it.
+    pub refused: Option<Vec<u8>>,
+    /// Whether it was ended since it wrote nonsense into the memory that it shares with its parent.
+    pub corrupt: bool,
     /// What it ran.
     pub call: Call,
 }
@@ -104,16 +110,27 @@ pub struct WorkerLost {
 impl fmt::Display for WorkerLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (pid, function) = (self.pid, &self.call.function);
-        write!(
-            f,
-            "the worker process {pid} ended abruptly while it ran `{function}`: {}",
-            self.exit
-        )?;
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        if self.refused.is_some() {
+            write!(f, "`{function}` went past the memory limit of its worker process {pid}")?;
+        } else {
+            let exit = self.exit;
+            write!(
+                f,
+                "the worker process {pid} ended abruptly while it ran `{function}`: {exit}"
+            )?;
+        }
         if self.out_of_memory {
             f.write_str(", likely out of memory")?;
         }
-        match self.peak_memory {
-            Some(bytes) => write!(f, "; it had used up to {} MiB of memory", bytes.div_ceil(1 << 20)),
+        if self.corrupt {
+            f.write_str(", since it had written nonsense into the memory that it shares with its parent")?;
+        }
+        if let Some(bytes) = self.peak_memory {
+            write!(f, "; it had used up to {} MiB of memory", mib(bytes))?;
+        }
+        match self.memory_limit {
+            Some(bytes) => write!(f, ", and its own was limited to {} MiB", mib(bytes)),
             None => Ok(()),
         }
     }

@@ -152,7 +152,7 @@ impl Handler for Functions {
     }
 
     fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
-        while chunk.start().is_some() {
+        while chunk.start(self).is_some() {
             let result = match self.0.get(&function) {
                 Some(Ok(run)) => run(&body.bytes),
                 Some(Err(why)) => Err(Raised::Codec(why.clone())),

@@ -39,7 +39,14 @@ fn wait_for_file(path: String) -> u32 {
     std::process::id()
 }
 
-fanmap::register!(square, echo, fail_on_odd, die_on_three, my_pid, wait_for_file);
+/// Keeps so many bytes for ever.
+fn hoard(bytes: usize) -> u32 {
+    static KEPT: std::sync::Mutex<Vec<Vec<u8>>> = std::sync::Mutex::new(Vec::new());
+    KEPT.lock().unwrap().push(vec![1; bytes]);
+    std::process::id()
+}
+
+fanmap::register!(square, echo, fail_on_odd, die_on_three, my_pid, wait_for_file, hoard);
 
 /// What the workers run: this test binary, with arguments that name this test.
 #[test]
@@ -284,6 +291,33 @@ fn a_worker_is_replaced_after_its_tasks() {
         assert_eq!(pair[0], pair[1]);
     }
     end(&pool);
+}
+
+#[test]
+fn a_worker_that_has_too_much_memory_between_tasks_is_replaced() {
+    let pool = builder().workers(1).max_memory_per_worker(16 << 20).build().unwrap();
+    let sizes = [40 << 20, 1, 1, 40 << 20, 1, 40 << 20];
+    let pids: Vec<u32> = pool.map(sizes, hoard).unwrap().collect::<Result<_, _>>().unwrap();
+    assert_eq!(pids.iter().collect::<HashSet<_>>().len(), 3);
+    assert_eq!((pids[1], pids[4]), (pids[3], pids[5]));
+    end(&pool);
+}
+
+#[test]
+fn a_task_that_goes_past_the_memory_limit_is_lost_alone_and_told_the_limit() {
+    let pool = builder().workers(1).worker_memory_limit(64 << 20).build().unwrap();
+    let results: Vec<_> = pool.map([1, 90 << 20, 1], hoard).unwrap().collect();
+    assert!(results[0].is_ok() && results[2].is_ok());
+    let error = results[1].as_ref().unwrap_err();
+    assert_eq!((error.kind(), error.item()), (ErrorKind::WorkerLost, Some(1)));
+    assert_eq!(error.worker().unwrap().memory_limit, Some(64 << 20));
+    assert!(error.message().contains("limited to 64 MiB"), "{error}");
+    end(&pool);
+    for nonsense in [builder().worker_memory_limit(64), builder().max_memory_per_worker(0)] {
+        let error = nonsense.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.message().contains("bytes"), "{error}");
+    }
 }
 
 #[test]

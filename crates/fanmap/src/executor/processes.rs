@@ -78,6 +78,28 @@ impl ProcessPoolBuilder {
         self
     }
 
+    /// How much memory of its own a worker may have between tasks, in bytes (at least a MiB), beyond what it began with: one
+    /// that has more is replaced by a fresh one. It is looked at after tasks, at most every 10 ms. Default: no limit.
+    ///
+    /// ```
+    /// let pool = fanmap::ProcessPool::builder().max_memory_per_worker(1 << 30).worker_memory_limit(2 << 30).build()?;
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
+    #[must_use]
+    pub fn max_memory_per_worker(mut self, bytes: u64) -> Self {
+        self.config.max_memory = Some(bytes);
+        self
+    }
+
+    /// How much memory of its own a worker may have at any time, in bytes (at least a MiB), beyond what it began with. More is
+    /// refused by the system (`RLIMIT_DATA`), at which a Rust program aborts: the task that asked for it is lost, and its
+    /// [`WorkerLost`](crate::WorkerLost) tells the limit. Default: no limit.
+    #[must_use]
+    pub fn worker_memory_limit(mut self, bytes: u64) -> Self {
+        self.config.memory_limit = Some(bytes);
+        self
+    }
+
     /// The arguments that the program is started with as a worker. Default: none.
     #[must_use]
     pub fn worker_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {

@@ -12,8 +12,9 @@ use fanmap_shm::ring::Corrupt;
 use fanmap_shm::socket::Socket;
 use fanmap_shm::word::{Phase, State, Word};
 
+use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
-use crate::lost::Death;
+use crate::lost::{Death, Exit, WorkerLost};
 use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
 use crate::supervisor::job::{Job, Packed, Place, Sink, same_sink};
@@ -64,6 +65,8 @@ pub(super) enum Said {
     Finished(Cut, Outcome<Message, Vec<u8>>),
     /// It needs a blob no more.
     Returned(Arc<Lease>),
+    /// It has more memory than it may and ends; these it has not started.
+    Left(Vec<Cut>),
 }
 
 /// One worker, seen from the parent.
@@ -82,6 +85,10 @@ pub(super) struct Seat {
     pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
+    /// It has written nonsense, and is ended for that.
+    pub(super) corrupt: bool,
+    /// How much memory of its own it may have.
+    pub(super) memory_limit: Option<u64>,
     /// The limit that the task that it ran has gone past: it is ended for that.
     pub(super) overdue: Option<Duration>,
     /// How it ended, once that is known.
@@ -96,8 +103,12 @@ pub(super) struct Seat {
     load: usize,
     free_slots: Vec<u32>,
     known: HashSet<u64>,
+    /// Whether it has said that it is ready, or why it cannot be.
+    prepared: bool,
     /// How many tasks it was sent that were not taken back.
     sent: u64,
+    /// Whether it has answered for a task.
+    worked: bool,
     max_tasks: Option<u64>,
 }
 
@@ -110,7 +121,7 @@ impl Seat {
         launched: Launched,
         setup: Body,
         blobs: Ledger,
-        max_tasks: Option<u64>,
+        config: &ProcessConfig,
     ) -> Result<Self, Error> {
         let (calls, replies) = link
             .parent_ends()
@@ -124,6 +135,8 @@ impl Seat {
             gone: false,
             leave_by: None,
             doomed: false,
+            corrupt: false,
+            memory_limit: config.memory_limit,
             overdue: None,
             death: None,
             _control: launched.control,
@@ -134,8 +147,10 @@ impl Seat {
             load: 0,
             free_slots: (0..WORDS as u32).rev().collect(),
             known: HashSet::new(),
+            prepared: false,
             sent: 0,
-            max_tasks,
+            worked: false,
+            max_tasks: config.max_tasks,
             link,
         };
         seat.calls.push(Kind::Setup, setup, 0);
@@ -274,8 +289,14 @@ impl Seat {
         match self.calls.flush() {
             Ok(true) if self.link.worker_asleep().must_ring() => self.bell.ring(),
             Ok(_) => {}
-            Err(Corrupt) => self.kill(),
+            Err(Corrupt) => self.give_up(),
         }
+    }
+
+    /// Ends a worker that has written nonsense.
+    fn give_up(&mut self) {
+        self.corrupt = true;
+        self.kill();
     }
 
     /// Ends the worker at once. What becomes of its tasks is settled when its end shows.
@@ -335,10 +356,10 @@ impl Seat {
                 Ok(Some((kind, body, blobs))) => match self.understand(kind, body, blobs) {
                     Ok(Some(one)) => said.push(one),
                     Ok(None) => {}
-                    Err(Corrupt) => return self.kill(),
+                    Err(Corrupt) => return self.give_up(),
                 },
                 Ok(None) => break,
-                Err(Corrupt) => return self.kill(),
+                Err(Corrupt) => return self.give_up(),
             }
         }
         if self.replies.must_ring_for_space() {
@@ -350,21 +371,46 @@ impl Seat {
 
     fn understand(&mut self, kind: Kind, body: Vec<u8>, blobs: u32) -> Result<Option<Said>, Corrupt> {
         Ok(match kind {
-            Kind::Ready => {
+            // Once: it is the answer to the first that it was sent.
+            Kind::Ready if !std::mem::replace(&mut self.prepared, true) => {
                 if self.stage == Stage::Starting {
                     self.stage = Stage::Ready;
                 }
                 Some(Said::Ready)
             }
-            Kind::Refused => Some(Said::Refused(body)),
+            Kind::Refused if !std::mem::replace(&mut self.prepared, true) => Some(Said::Refused(body)),
             Kind::Values { id, count, nanos, last } => {
-                let cut = self.answer(id, count, nanos, last)?;
+                let cut = self.answer(id, count, Some(nanos), last)?;
                 let message = self.blobs.receive(body, blobs)?;
                 Some(Said::Finished(cut, Outcome::Value(message)))
             }
             Kind::Raised { id, nanos, last } => {
-                let cut = self.answer(id, 1, nanos, last)?;
+                let cut = self.answer(id, 1, Some(nanos), last)?;
                 Some(Said::Finished(cut, Outcome::Raised(body)))
+            }
+            Kind::Outgrown { id, memory, last } => {
+                self.memory_limit.ok_or(Corrupt)?;
+                let cut = self.answer(id, 1, None, last)?;
+                let lost = WorkerLost {
+                    pid: self.pid().unwrap_or(0),
+                    exit: Exit::Unknown,
+                    peak_memory: Some(memory).filter(|bytes| *bytes > 0),
+                    out_of_memory: false,
+                    memory_limit: self.memory_limit,
+                    refused: Some(body),
+                    corrupt: false,
+                    call: cut.0.cut(id, cut.1.clone()).call(),
+                };
+                Some(Said::Finished(cut, Outcome::Lost(Arc::new(lost))))
+            }
+            Kind::Quit => {
+                let runs = |sent: &Sent| !sent.job.has_ended() && self.state_of(sent).started > sent.answered;
+                // One that could quit before it has done anything could be replaced for ever.
+                if !self.worked || self.in_flight.iter().any(runs) {
+                    return Err(Corrupt);
+                }
+                self.stage = Stage::Leaving;
+                Some(Said::Left(self.bury().unfinished))
             }
             Kind::Over { id } => {
                 let front = self.in_flight.front().ok_or(Corrupt)?;
@@ -381,7 +427,7 @@ impl Seat {
 
     /// The worker answers for the next `count` tasks of the chunk at the front, which must be `id`: it works on its chunks in
     /// order, and answers for none that it has not started.
-    fn answer(&mut self, id: u64, count: u32, nanos: u64, last: bool) -> Result<Cut, Corrupt> {
+    fn answer(&mut self, id: u64, count: u32, nanos: Option<u64>, last: bool) -> Result<Cut, Corrupt> {
         let front = self.in_flight.front_mut().ok_or(Corrupt)?;
         let state = self.link.word(front.slot as usize).ok_or(Corrupt)?.state();
         let end = front.answered.checked_add(count).ok_or(Corrupt)?;
@@ -391,8 +437,11 @@ impl Seat {
         let cut = (Arc::clone(&front.job), front.answered..end);
         front.answered = end;
         self.load -= count as usize;
-        cut.0.function.took(nanos, count);
-        cut.0.sink.took(nanos, count);
+        self.worked = true;
+        if let Some(nanos) = nanos {
+            cut.0.function.took(nanos, count);
+            cut.0.sink.took(nanos, count);
+        }
         if last {
             if end != front.limit {
                 return Err(Corrupt);

@@ -313,6 +313,7 @@ impl State {
                 Said::Ready => self.failed_starts = 0,
                 Said::Refused(why) => refusal = Some(why),
                 Said::Returned(lease) => self.freed.leases.push(lease),
+                Said::Left(cuts) => self.requeue(cuts),
                 Said::Finished(tasks, outcome) => {
                     self.heard.note(&tasks.0);
                     self.fruitless = 0;
@@ -352,7 +353,7 @@ impl State {
             let pid = seat.pid().unwrap_or(0);
             if !remains.lost.is_empty() {
                 self.fruitless = 0;
-            } else if !remains.unfinished.is_empty() && !seat.was_killed() {
+            } else if !remains.unfinished.is_empty() && (seat.corrupt || !seat.was_killed()) {
                 self.fruitless += 1;
             }
             for cut in remains.lost {
@@ -370,15 +371,15 @@ impl State {
                     pid,
                     exit: death.exit,
                     peak_memory: death.peak_memory,
-                    out_of_memory: death.out_of_memory,
+                    out_of_memory: death.out_of_memory && !seat.corrupt,
+                    memory_limit: seat.memory_limit,
+                    refused: None,
+                    corrupt: seat.corrupt,
                     call: job.call(),
                 };
                 self.end(&job, End::Outcome(Outcome::Lost(Arc::new(lost))));
             }
-            for cut in remains.unfinished.into_iter().rev() {
-                let job = self.own(cut);
-                self.queue.push_front(job);
-            }
+            self.requeue(remains.unfinished);
             if seat.stage == Stage::Starting {
                 self.start_failed(&format!("a worker process ended before it was ready: {}", death.exit));
             }
@@ -393,6 +394,14 @@ impl State {
             }
             // Only now: what it had said was heard, so all that came is known.
             self.freed.ledgers.push(seat.into_ledger());
+        }
+    }
+
+    /// Tasks that a worker leaves to others: they come first.
+    fn requeue(&mut self, cuts: Vec<Cut>) {
+        for cut in cuts.into_iter().rev() {
+            let job = self.own(cut);
+            self.queue.push_front(job);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::supervisor::launcher::{self, Launcher, Start};
 use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::state::{self, Phase, State};
-use crate::transport::control::Report;
+use crate::transport::control::{Memories, Report};
 
 /// For how long an idle pool keeps memory warm for large buffers. Shorter, and a program that maps every few seconds writes
 /// to fresh pages each time, which takes ten times as long; longer, and it holds memory that others could use.
@@ -206,10 +206,16 @@ impl Supervisor {
         let bells = (&bell, &*self.shared.bell);
         let config = &self.shared.config;
         let bytes = config.blob_bytes / 2 / config.workers as u64;
-        let memories = (self.shared.memory.as_fd(), results.as_fd(), bytes);
+        let memories = Memories {
+            items: self.shared.memory.as_fd(),
+            results: results.as_fd(),
+            result_bytes: bytes,
+            max_memory: config.max_memory,
+            memory_limit: config.memory_limit,
+        };
         let launched = launcher.launch(&self.start, who, &link, bells, memories, &setup.fds)?;
         let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
-        let seat = Seat::new(who, link, bell, launched, setup.body, blobs, config.max_tasks)?;
+        let seat = Seat::new(who, link, bell, launched, setup.body, blobs, config)?;
         let mut state = self.lock();
         state.seats.push(seat);
         state.launched();

@@ -29,12 +29,25 @@ pub struct Invitation {
     pub(crate) results: OwnedFd,
     /// How much of the latter the worker keeps.
     pub(crate) result_bytes: u64,
+    /// How much memory of its own it may have between tasks, and at any time.
+    pub(crate) max_memory: Option<u64>,
+    pub(crate) memory_limit: Option<u64>,
     /// Descriptors that came along for the handler.
     pub(crate) extra: Vec<OwnedFd>,
 }
 
-/// The memories that items come in and that results go to, and how many bytes of the latter are kept.
-pub(crate) type Memories<'a> = (BorrowedFd<'a>, BorrowedFd<'a>, u64);
+/// What a worker is told of memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memories<'a> {
+    /// Where items come in, and where results go to.
+    pub(crate) items: BorrowedFd<'a>,
+    pub(crate) results: BorrowedFd<'a>,
+    /// How many bytes of the latter are kept.
+    pub(crate) result_bytes: u64,
+    /// See [`ProcessConfig`](crate::config::ProcessConfig).
+    pub(crate) max_memory: Option<u64>,
+    pub(crate) memory_limit: Option<u64>,
+}
 
 impl Invitation {
     /// The process that supervises the worker.
@@ -61,11 +74,14 @@ impl Invitation {
         (key, index): (u64, u32),
         link: &Link,
         (worker_bell, parent_bell): (&Bell, &Bell),
-        (items, results, result_bytes): Memories<'_>,
+        memories: Memories<'_>,
         extra: &[OwnedFd],
     ) -> io::Result<()> {
         let parent = u64::from(std::process::id());
-        let message = [key, index.into(), parent, result_bytes].map(u64::to_ne_bytes).concat();
+        let Memories { items, results, .. } = memories;
+        let limits = [memories.max_memory, memories.memory_limit].map(|limit| limit.unwrap_or(0));
+        let message = [key, index.into(), parent, memories.result_bytes, limits[0], limits[1]];
+        let message = message.map(u64::to_ne_bytes).concat();
         let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd(), items, results];
         fds.extend(extra.iter().map(AsFd::as_fd));
         socket.send(&message, &fds)
@@ -79,7 +95,8 @@ impl Invitation {
                 "a broken invitation came over the control socket",
             )
         };
-        let [key, index, parent, result_bytes] = longs(message).ok_or_else(broken)?;
+        let [key, index, parent, result_bytes, max_memory, memory_limit] = longs(message).ok_or_else(broken)?;
+        let limit = |bytes| Some(bytes).filter(|bytes| *bytes > 0);
         let mut fds = fds.into_iter();
         let mut fd = || fds.next().ok_or_else(broken);
         let (link, mine, parents, items, results) = (fd()?, fd()?, fd()?, fd()?, fd()?);
@@ -93,6 +110,8 @@ impl Invitation {
             items,
             results,
             result_bytes,
+            max_memory: limit(max_memory),
+            memory_limit: limit(memory_limit),
             extra: fds.collect(),
         })
     }
@@ -205,13 +224,20 @@ mod tests {
         let (ours, theirs) = Socket::pair().unwrap();
         let (link, one, two) = (Link::create().unwrap(), Bell::new().unwrap(), Bell::new().unwrap());
         let extra = vec![Bell::new().unwrap().as_fd().try_clone_to_owned().unwrap()];
-        let memory = link.as_fd();
-        Invitation::send(&ours, (9, 4), &link, (&one, &two), (memory, memory, 7), &extra).unwrap();
+        let memories = Memories {
+            items: link.as_fd(),
+            results: link.as_fd(),
+            result_bytes: 7,
+            max_memory: None,
+            memory_limit: Some(9),
+        };
+        Invitation::send(&ours, (9, 4), &link, (&one, &two), memories, &extra).unwrap();
         let (bytes, fds) = message(&theirs);
         let mut invitation = Invitation::read(&bytes, fds).unwrap();
         assert_eq!((invitation.key, invitation.index()), (9, 4));
         assert_eq!(invitation.parent(), std::process::id());
         assert_eq!(invitation.result_bytes, 7);
+        assert_eq!((invitation.max_memory, invitation.memory_limit), (None, Some(9)));
         assert_eq!(invitation.take_extra().len(), 1);
     }
 

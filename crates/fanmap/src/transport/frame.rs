@@ -67,11 +67,22 @@ pub(crate) enum Kind {
         /// Whether the worker is through with the chunk.
         last: bool,
     },
+    /// To the parent: the next task of the chunk was refused memory past the worker's limit (body: what it raised then).
+    Outgrown {
+        /// The chunk.
+        id: u64,
+        /// The most memory that the worker had, in bytes; 0 if that is not known.
+        memory: u64,
+        /// Whether the worker is through with the chunk.
+        last: bool,
+    },
     /// To the parent: the worker is through with the chunk, whose further tasks were cut off.
     Over {
         /// The chunk.
         id: u64,
     },
+    /// To the parent: the worker has answered for all that it started, starts nothing more, and ends.
+    Quit,
     /// To a worker: keep no memory warm for results.
     Cool,
     /// Either way: a blob is returned.
@@ -126,7 +137,9 @@ impl Header {
             Kind::Refused => (7, 0, 0, 0, none),
             Kind::Values { id, count, nanos, last } => (8, u32::from(last), id, nanos, results(count)),
             Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
+            Kind::Outgrown { id, memory, last } => (14, u32::from(last), id, memory, none),
             Kind::Over { id } => (10, 0, id, 0, none),
+            Kind::Quit => (15, 0, 0, 0, none),
             Kind::Return { offset } => (11, 0, offset, 0, none),
             Kind::Cool => (12, 0, 0, 0, none),
         };
@@ -178,6 +191,12 @@ impl Header {
             10 => Kind::Over { id },
             11 => Kind::Return { offset: id },
             12 => Kind::Cool,
+            14 => Kind::Outgrown {
+                id,
+                memory: extra,
+                last,
+            },
+            15 => Kind::Quit,
             _ => return None,
         };
         let blobs = word(36);
@@ -218,7 +237,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn kinds() -> impl Strategy<Value = Kind> {
-        (any::<u32>(), any::<u64>(), any::<u64>(), 0..12u8).prop_map(|(slot, id, extra, which)| match which {
+        (any::<u32>(), any::<u64>(), any::<u64>(), 0..14u8).prop_map(|(slot, id, extra, which)| match which {
             0 => Kind::Setup,
             1 => Kind::Define { id },
             2 => Kind::Forget { id },
@@ -249,6 +268,12 @@ mod tests {
             },
             9 => Kind::Over { id },
             10 => Kind::Return { offset: id },
+            11 => Kind::Outgrown {
+                id,
+                memory: extra,
+                last: slot % 2 == 0,
+            },
+            12 => Kind::Quit,
             _ => Kind::Cool,
         })
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fanmap_shm::link::Link;
+use fanmap_shm::process;
 use fanmap_shm::ring::Corrupt;
 use fanmap_shm::word::{Step, Word};
 
@@ -96,8 +97,12 @@ impl<'w> Chunk<'w> {
     }
 
     /// The next task, as the place of its argument in the body. `None`: run no more, give what was not given.
-    pub fn start(&mut self) -> Option<u32> {
+    pub fn start(&mut self, handler: &mut dyn Handler) -> Option<u32> {
         if self.condemned || self.started == self.part.count {
+            return None;
+        }
+        let worker = &mut *self.worker;
+        if self.started > 0 && worker.thrift.is_over(&worker.ticker, self.tick, handler) {
             return None;
         }
         if self.limited {
@@ -178,6 +183,22 @@ impl<'w> Chunk<'w> {
         self.give(handler, 1, body.into(), |nanos, last| Kind::Raised { id, nanos, last })
     }
 
+    /// If memory is limited, it is not any more, and no further task will be started: for a task that was refused some, so that
+    /// there is enough to say so. False if there was no limit.
+    #[must_use]
+    pub fn lift_limit(&mut self) -> bool {
+        self.worker.thrift.lift()
+    }
+
+    /// The next task went past the limit of memory, which was lifted: what it raised then, encoded.
+    ///
+    /// # Errors
+    /// A parent that writes nonsense.
+    pub fn outgrown(&mut self, handler: &mut dyn Handler, body: Vec<u8>) -> Result<(), Error> {
+        let (id, memory) = (self.id, process::own_peak_memory().unwrap_or(0));
+        self.give(handler, 1, body.into(), |_, last| Kind::Outgrown { id, memory, last })
+    }
+
     fn give(
         &mut self,
         handler: &mut dyn Handler,
@@ -226,6 +247,9 @@ impl<'w> Chunk<'w> {
                 ErrorKind::InvalidInput,
                 "a handler gives the results of all tasks that it started",
             ));
+        }
+        if self.worker.is_over(handler) {
+            return Ok(true); // the rest is taken back once the parent hears of it
         }
         if !self.close() {
             return Ok(false);

@@ -12,10 +12,12 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`chunk`] | a chunk while it runs: starting its tasks, giving their results |
+//! | [`thrift`] | how much memory the worker may have |
 //! | [`template`] | the process that forks workers |
 
 mod chunk;
 mod template;
+mod thrift;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -40,6 +42,7 @@ use crate::transport::stream::{Frame, FrameReader, FrameWriter, no_body};
 pub use chunk::Chunk;
 pub(crate) use chunk::KEPT;
 pub use template::{Request, Template};
+use thrift::Thrift;
 
 /// What a worker does with what it is sent. Bytes in, bytes out: what they mean is the handler's.
 pub trait Handler {
@@ -65,6 +68,10 @@ pub trait Handler {
 
     /// A signal handler ran on this thread while it slept.
     fn interrupted(&mut self) {}
+
+    /// The worker has more memory than it may keep between tasks, and will be replaced for it: a place to let go of what is
+    /// not needed.
+    fn tidy(&mut self) {}
 }
 
 /// Why [`serve`] returned.
@@ -76,6 +83,8 @@ pub enum Left {
     Refused,
     /// The task that ran was given up by the parent, which is about to kill this process.
     Condemned,
+    /// It has more memory than it may; the parent knows.
+    Outgrown,
 }
 
 /// Serves the pool that sent `invitation` until told to leave.
@@ -98,10 +107,13 @@ struct Worker {
     /// What results are written to that are too large for the ring.
     memory: Arc<Memory>,
     blobs: Ledger,
+    thrift: Thrift,
 }
 
 impl Worker {
     fn join(invitation: Invitation) -> Result<Self, Error> {
+        // It may not be allowed to; then whom the system ends first is the system's to say.
+        let _ = process::go_first();
         let shared = |cause| Error::os("map the memory shared with the pool", cause);
         let link = Arc::new(Link::open(invitation.link).map_err(shared)?);
         let (calls, replies) = link
@@ -117,6 +129,8 @@ impl Worker {
             lingers: false,
             memory: Memory::open(invitation.results, invitation.result_bytes).map_err(shared)?,
             blobs: Ledger::new(Arc::new(Blobs::open(invitation.items).map_err(shared)?), None),
+            // Last: what the pool itself needs is there then.
+            thrift: Thrift::new(invitation.max_memory, invitation.memory_limit)?,
         })
     }
 
@@ -146,6 +160,10 @@ impl Worker {
                     if !chunk.finish(handler)? {
                         return Ok(Left::Condemned);
                     }
+                    if self.is_over(handler) {
+                        self.reply(Kind::Quit, Load::default(), handler)?;
+                        return Ok(Left::Outgrown);
+                    }
                 }
                 Kind::Return { offset } => drop(self.blobs.returned(offset).map_err(nonsense)?),
                 Kind::Cool => self.memory.cool(),
@@ -153,6 +171,12 @@ impl Worker {
                 _ => return Err(nonsense(Corrupt)),
             }
         }
+    }
+
+    /// Whether it is to start no more tasks, since it has more memory than it may.
+    fn is_over(&mut self, handler: &mut dyn Handler) -> bool {
+        let tick = self.ticker.read();
+        self.thrift.is_over(&self.ticker, tick, handler)
     }
 
     /// The next frame, waiting for it.
