@@ -45,6 +45,12 @@ pub enum ErrorKind {
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
+    // Elsewhere, so that a `Result` with it is hardly larger than its value.
+    inner: Box<Inner>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Inner {
     kind: ErrorKind,
     message: String,
     item: Option<u64>,
@@ -55,12 +61,13 @@ impl Error {
     /// An error of `kind` that says `message`: for who brings the crate something that can fail.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
+        let inner = Inner {
             kind,
             message: message.into(),
             item: None,
             worker: None,
-        }
+        };
+        Self { inner: Box::new(inner) }
     }
 
     /// An operating system's refusal, with what was being done.
@@ -71,56 +78,55 @@ impl Error {
     /// The same error, naming the item (its index in the input) that it happened to.
     #[must_use]
     pub(crate) fn at_item(mut self, index: u64) -> Self {
-        self.item = Some(index);
+        self.inner.item = Some(index);
         self
     }
 
     /// What kind of thing went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.inner.kind
     }
 
     /// The index of the item in the input of a map, if the error belongs to one.
     #[must_use]
     pub fn item(&self) -> Option<u64> {
-        self.item
+        self.inner.item
     }
 
     /// What is known of the worker process, if that is what was lost.
     #[must_use]
     pub fn worker(&self) -> Option<&WorkerLost> {
-        self.worker.as_deref()
+        self.inner.worker.as_deref()
     }
 
     /// The sentence, without the item.
     #[must_use]
     pub fn message(&self) -> &str {
-        &self.message
+        &self.inner.message
     }
 }
 
 impl From<Arc<WorkerLost>> for Error {
     fn from(lost: Arc<WorkerLost>) -> Self {
-        Self {
-            worker: Some(Arc::clone(&lost)),
-            ..Self::new(ErrorKind::WorkerLost, lost.to_string())
-        }
+        let mut error = Self::new(ErrorKind::WorkerLost, lost.to_string());
+        error.inner.worker = Some(lost);
+        error
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.item {
-            Some(index) => write!(f, "item {index}: {}", self.message),
-            None => f.write_str(&self.message),
+        match self.inner.item {
+            Some(index) => write!(f, "item {index}: {}", self.inner.message),
+            None => f.write_str(&self.inner.message),
         }
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {self}", self.kind)
+        write!(f, "{:?}: {self}", self.inner.kind)
     }
 }
 

@@ -36,8 +36,10 @@ pub mod cpus;
 mod error;
 #[cfg(not(loom))]
 mod executor;
+mod flow;
 #[cfg(not(loom))]
 pub mod future;
+mod lend;
 mod lost;
 #[cfg(not(loom))]
 pub mod map;
@@ -55,7 +57,6 @@ mod registry;
 #[cfg(not(loom))]
 mod supervisor;
 mod sync;
-#[cfg(not(loom))]
 mod task;
 #[cfg(not(loom))]
 mod transport;
@@ -73,7 +74,7 @@ pub use future::{AsCompleted, Control, Future, Promise, When, as_completed, wait
 #[cfg(not(loom))]
 pub use lost::{Call, Exit, Overdue, WorkerLost};
 #[cfg(not(loom))]
-pub use map::{Map, map};
+pub use map::{FanMap, Map, Scope, Split, map, map_vec, scope};
 #[cfg(not(loom))]
 pub use outcome::{Outcome, Panic};
 #[cfg(not(loom))]

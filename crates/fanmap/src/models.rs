@@ -1,11 +1,15 @@
-//! Loom models of the queue between threads: every interleaving of a few steps.
+//! Loom models of what threads meet at: every interleaving of a few steps.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p fanmap --lib --release`
 
+use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use crate::flow::{Items, Results};
+use crate::lend::{Places, lending};
 use crate::queue::{Joined, Next, Offer, Pending, Place, Queue};
+use crate::task::Job;
 
 /// What workers have published.
 #[derive(Default)]
@@ -142,4 +146,101 @@ fn closing_races_with_offering_and_each_job_is_run_or_refused() {
         all.sort_unstable();
         assert_eq!(all, [1, 2]);
     });
+}
+
+#[test]
+fn what_is_lent_is_gone_when_the_call_returns() {
+    struct Touch<'a>(&'a AtomicUsize);
+    impl Job for Touch<'_> {
+        fn run(self: Box<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        fn discard(self: Box<Self>) {
+            self.0.fetch_add(10, Ordering::Relaxed);
+        }
+    }
+    loom::model(|| {
+        let touched = AtomicUsize::new(0);
+        let threads = lending(|lender| {
+            let (run, discarded) = (
+                lender.lend(Box::new(Touch(&touched))),
+                lender.lend(Box::new(Touch(&touched))),
+            );
+            [
+                thread::spawn(move || run.run()),
+                thread::spawn(move || discarded.discard()),
+            ]
+        });
+        // Relaxed: the count orders it.
+        assert_eq!(touched.load(Ordering::Relaxed), 11);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn every_place_is_written_by_one() {
+    struct Fill<'a>(&'a Places<usize>);
+    impl Job for Fill<'_> {
+        fn run(self: Box<Self>) {
+            while let Some(mut run) = self.0.claim(2) {
+                let range = run.range();
+                run.fill(range);
+            }
+        }
+        fn discard(self: Box<Self>) {}
+    }
+    loom::model(|| {
+        let places = Places::new(3).unwrap();
+        let other = lending(|lender| {
+            let job = lender.lend(Box::new(Fill(&places)));
+            let other = thread::spawn(move || job.run());
+            Box::new(Fill(&places)).run();
+            other
+        });
+        assert_eq!(places.finish(), Some(vec![0, 1, 2]));
+        other.join().unwrap();
+    });
+}
+
+/// A helper as `map::threads` has it.
+fn help(items: &Items<u32>, results: &Results<u32>) {
+    let mut run = Vec::new();
+    let Some(mut first) = items.claim(&mut run) else { return };
+    loop {
+        let done: Vec<u32> = run.drain(..).collect();
+        let next = items.claim(&mut run);
+        results.put(first, done, next.is_none());
+        match next {
+            Some(next) => first = next,
+            None => return,
+        }
+    }
+}
+
+#[test]
+fn a_waiting_consumer_gets_every_result_of_a_map_in_order() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    for together in [1, 2] {
+        model.check(move || {
+            let (items, results) = (Arc::new(Items::new()), Arc::new(Results::new()));
+            let mut helpers = Vec::new();
+            for item in 0..2 {
+                if items.push(item, 2) {
+                    let (items, results) = (Arc::clone(&items), Arc::clone(&results));
+                    helpers.push(thread::spawn(move || help(&items, &results)));
+                }
+            }
+            let mut got = Vec::new();
+            while got.len() < 2 {
+                // A model has no clock: whoever waits for more than the head relies on helpers that have no more to do.
+                if !results.is_ready() {
+                    let _ = results.wait(together, None);
+                }
+                got.extend(results.take());
+            }
+            assert_eq!(got, [0, 1]);
+            helpers.into_iter().for_each(|helper| helper.join().unwrap());
+        });
+    }
 }

@@ -30,11 +30,16 @@ impl<T> Outcome<T> {
         match self {
             Outcome::Value(value) => Ok(value),
             Outcome::Raised(panic) => Err(panic.into()),
-            Outcome::Cancelled => Err(Error::new(ErrorKind::Cancelled, "the task was cancelled before it ran")),
+            Outcome::Cancelled => Err(cancelled()),
             Outcome::TimedOut(overdue) => Err(Error::new(ErrorKind::TaskTimeout, overdue.to_string())),
             Outcome::Lost(lost) => Err(lost.into()),
         }
     }
+}
+
+/// What is told of a task that never ran.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the task was cancelled before it ran")
 }
 
 /// A panic of a task's function, as its message.

@@ -120,6 +120,8 @@ pub(crate) struct Queue<J> {
     max_workers: usize,
     /// Whether there are as many workers as there may be, as a hint that needs no lock. Written under it.
     full: AtomicBool,
+    /// Whether it takes no more jobs. Written under the lock, and only ever set.
+    shut: AtomicBool,
     /// Whether jobs that have not started never will: it was closed so, or broke. Written under the lock, and only ever set.
     stopped: AtomicBool,
     idle_time: Option<Duration>,
@@ -143,6 +145,7 @@ impl<J> Queue<J> {
             ended: Event::new(),
             max_workers,
             full: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             idle_time,
         }
@@ -155,12 +158,7 @@ impl<J> Queue<J> {
         let mut state = self.lock();
         match &state.phase {
             Phase::Open => {}
-            Phase::Closed => {
-                return Offer::Refused(
-                    job,
-                    Error::new(ErrorKind::Closed, "the pool has been shut down and takes no more tasks"),
-                );
-            }
+            Phase::Closed => return Offer::Refused(job, closed()),
             Phase::Broken(why) => return Offer::Refused(job, why.clone()),
         }
         if may_grow && state.jobs.len() >= state.idle && state.workers < self.max_workers {
@@ -275,6 +273,7 @@ impl<J> Queue<J> {
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::Closed;
         }
+        self.shut.store(true, Ordering::Release);
         let cancelled = match pending {
             Pending::Finish => VecDeque::new(),
             Pending::Cancel => {
@@ -294,6 +293,7 @@ impl<J> Queue<J> {
         if !matches!(state.phase, Phase::Broken(_)) {
             state.phase = Phase::Broken(why.clone());
         }
+        self.shut.store(true, Ordering::Release);
         self.stopped.store(true, Ordering::Release);
         let failed = std::mem::take(&mut state.jobs);
         drop(state);
@@ -313,6 +313,18 @@ impl<J> Queue<J> {
                 Wake::TimedOut => return Joined::TimedOut,
                 Wake::Interrupted => return Joined::Interrupted,
             }
+        }
+    }
+
+    /// Why it takes no more jobs, if it does not. Costs no lock while it does.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        if !self.shut.load(Ordering::Acquire) {
+            return None;
+        }
+        match &self.lock().phase {
+            Phase::Open => None,
+            Phase::Closed => Some(closed()),
+            Phase::Broken(why) => Some(why.clone()),
         }
     }
 
@@ -387,6 +399,11 @@ impl<J> Queue<J> {
     fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().expect("nothing panics under this lock")
     }
+}
+
+/// What is told of a job that comes too late.
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the pool has been shut down and takes no more tasks")
 }
 
 #[cfg(all(test, not(loom)))]

@@ -1,9 +1,9 @@
-//! What the queue waits with: the standard library's lock and the engine's event, or loom's when a model is being checked.
+//! What threads meet with: the standard library's lock and the engine's event, or loom's when a model is being checked.
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(not(loom))]
@@ -12,7 +12,7 @@ pub(crate) use fanmap_shm::event::{Event, Wake};
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(loom)]

@@ -621,3 +621,151 @@ fn many_submitters_and_cancellers_lose_nothing() {
     closed(&pool);
     assert_eq!(ran.load(Ordering::Relaxed) + cancelled, 2000);
 }
+
+#[test]
+fn unordered_results_come_as_they_are_there() {
+    let pool = ThreadPool::new(2).unwrap();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let mut map = pool
+        .map(0..20u64, move |n| {
+            if n == 0 {
+                held.pass();
+            }
+            n
+        })
+        .unordered();
+    let mut seen: Vec<u64> = map.by_ref().take(19).collect::<Result<_, _>>().unwrap();
+    seen.sort_unstable();
+    assert_eq!(seen, (1..20).collect::<Vec<_>>());
+    gate.open();
+    assert_eq!(map.next(), Some(Ok(0)));
+    assert_eq!(map.next(), None);
+}
+
+#[test]
+fn unordered_errors_tell_their_item() {
+    let mut failed: Vec<_> = fanmap::map(0..50, work)
+        .unordered()
+        .filter_map(|result| result.err()?.item())
+        .collect();
+    failed.sort_unstable();
+    assert_eq!(failed, (0..50).filter(|n| n % 7 == 3).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_map_out_of_time_ends_with_an_error_and_starts_nothing_more() {
+    let pool = ThreadPool::new(1).unwrap();
+    let gate = Gate::default();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let task = {
+        let (gate, ran) = (gate.clone(), Arc::clone(&ran));
+        move |n: u64| {
+            if n == 1 {
+                gate.pass();
+            }
+            ran.fetch_add(1, Ordering::Relaxed);
+            n
+        }
+    };
+    let mut map = pool.map(0.., task).timeout(Duration::from_millis(20));
+    assert_eq!(map.next(), Some(Ok(0)));
+    let error = map.next().unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.item()), (ErrorKind::Timeout, Some(1)));
+    assert_eq!(map.next(), None);
+    gate.open();
+    closed(&pool);
+    assert_eq!(ran.load(Ordering::Relaxed), 2, "the first, and the one that ran");
+}
+
+#[test]
+fn a_live_input_is_never_withheld() {
+    // Each item is read only once the result of the one before has been handed out.
+    let pool = ThreadPool::new(2).unwrap();
+    let (reply, replies) = std::sync::mpsc::channel();
+    let mut asked = 0;
+    let input = std::iter::from_fn(move || {
+        if asked > 0 {
+            assert_eq!(replies.recv_timeout(Duration::from_secs(60)), Ok(asked - 1));
+        }
+        asked += 1;
+        (asked <= 500).then_some(asked - 1)
+    });
+    let answer = std::sync::Mutex::new(reply);
+    let results: Result<Vec<u64>, _> = pool
+        .map(input, move |n| {
+            answer.lock().unwrap().send(n).unwrap();
+            n
+        })
+        .collect();
+    assert_eq!(results.unwrap(), (0..500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_result_is_handed_out_although_the_task_behind_it_is_slow() {
+    // Tiny tasks make long runs and late wake-ups; then one waits for what only the consumer can do.
+    let pool = ThreadPool::new(2).unwrap();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let map = pool.map(0..100_000u64, move |n| {
+        if n == 90_000 {
+            held.pass();
+        }
+        n
+    });
+    for (expected, result) in map.enumerate() {
+        assert_eq!(result, Ok(expected as u64));
+        if expected == 80_000 {
+            gate.open();
+        }
+    }
+}
+
+#[test]
+fn two_maps_on_one_pool_take_turns() {
+    // The first has the only thread, and never ends; its helper lets the second's go first after a while.
+    let pool = ThreadPool::new(1).unwrap();
+    let mut endless = pool.map(0u64.., |n| n).window(1 << 20).unwrap();
+    assert_eq!(endless.next(), Some(Ok(0)));
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let busy = thread::spawn(move || {
+        endless
+            .take_while(|result| result.is_ok() && stopped.try_recv().is_err())
+            .count()
+    });
+    let squares: Result<Vec<u64>, _> = pool.map(0..100, |n| n * n).collect();
+    assert_eq!(squares.unwrap(), (0..100).map(|n| n * n).collect::<Vec<u64>>());
+    stop.send(()).unwrap();
+    assert!(busy.join().unwrap() > 0);
+}
+
+#[test]
+fn closing_to_cancel_ends_a_map_with_what_ran() {
+    let pool = ThreadPool::new(1).unwrap();
+    let gate = Gate::default();
+    let held = gate.clone();
+    let mut map = pool
+        .map(0..10u64, move |n| {
+            if n == 1 {
+                held.pass()
+            }
+        })
+        .window(6)
+        .unwrap();
+    assert_eq!(map.next(), Some(Ok(())));
+    gate.wait_for(1);
+    let closing = thread::scope(|s| {
+        let rest = s.spawn(|| map.collect::<Vec<_>>());
+        pool.close(Pending::Cancel);
+        gate.open();
+        rest.join().unwrap()
+    });
+    assert_eq!(closing[0], Ok(()));
+    let kinds = closing[1..].iter().map(|result| result.as_ref().unwrap_err().kind());
+    assert!(
+        kinds
+            .clone()
+            .all(|kind| matches!(kind, ErrorKind::Cancelled | ErrorKind::Closed))
+    );
+    assert!(kinds.count() > 0);
+}

@@ -23,7 +23,7 @@ use crate::config::ThreadConfig;
 use crate::cpus;
 use crate::error::{Error, ErrorKind};
 use crate::future::{Future, Promise, promise};
-use crate::outcome::{Outcome, Panic};
+use crate::outcome::{Outcome, Panic, cancelled};
 use crate::queue::{Joined, Next, Offer, Pending, Place, Queue};
 use crate::task::{Job, Start};
 
@@ -166,9 +166,8 @@ impl ThreadPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let (promise, future) = promise();
-        self.execute(Box::new(Call { f, promise }))
-            .map_err(|rejected| rejected.error)?;
+        let (job, future) = submission(f);
+        self.execute(job).map_err(|rejected| rejected.error)?;
         Ok(future)
     }
 
@@ -287,6 +286,16 @@ impl fmt::Debug for ThreadPool {
     }
 }
 
+/// A call of `f` as a job, and the future of its value.
+pub(crate) fn submission<'f, F, T>(f: F) -> (Box<dyn Job + 'f>, Future<T>)
+where
+    F: FnOnce() -> T + Send + 'f,
+    T: Send + 'f,
+{
+    let (promise, future) = promise();
+    (Box::new(Call { f, promise }), future)
+}
+
 /// What the pool's handle and its workers share.
 pub(crate) struct Core {
     queue: Queue<Box<dyn Job>>,
@@ -343,6 +352,23 @@ impl Core {
     /// How many workers there may be.
     pub(crate) fn max_workers(&self) -> usize {
         self.queue.max_workers()
+    }
+
+    /// Why the pool takes no more tasks, if it does not. Costs no lock while it does.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        self.queue.refusal()
+    }
+
+    /// What tasks that have not started end with, if they are not to start any more. Costs no lock while they are.
+    pub(crate) fn stopped(&self) -> Option<Error> {
+        self.queue
+            .is_stopped()
+            .then(|| self.queue.broken().unwrap_or_else(cancelled))
+    }
+
+    /// Whether a job waits for a worker.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.queue.len() > 0
     }
 
     fn fail(&self, why: &Error) {

@@ -9,50 +9,50 @@
 //! result is never withheld because the input is slow, and no item waits for another to be read.
 //!
 //! # Results as they come
-//! A binding may want results in the order in which they come. The meeting points ([`ordered`], and [`work`] over threads)
-//! then give out any result that is there, with the index of its item: places are reserved and the window counts them as
-//! ever, so as much is in flight as in order. What is lost with the order is only that the index of a result follows from
-//! how many came before it.
+//! Whoever wants results in the order in which they come gets any that is there; the window counts them as ever, so as much is
+//! in flight as in order. A binding has meeting points of its own ([`ordered`], and [`work`] over threads), which then give out
+//! the index of its item with each result.
 //!
 //! The caller's thread reads the input: its panics are the caller's, and an iterator need not be [`Send`].
 
 pub mod ordered;
 mod processes;
 pub mod reorder;
+mod scope;
 mod threads;
+mod vec;
 pub mod window;
 pub mod work;
 
 use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::outcome::Outcome;
-use ordered::{Ordered, Popped};
+use crate::flow::{GATHER, Results};
+use fanmap_shm::event::Wake;
 use window::{Window, items_for};
 
-pub use threads::map;
+pub use scope::{Scope, scope};
+pub use threads::{FanMap, map};
+pub use vec::{Split, map_vec};
 
-/// What a worker puts back for an item.
-#[derive(Debug)]
-pub(crate) struct Finished<R> {
-    /// What became of the item's task.
-    pub(crate) outcome: Outcome<R>,
-    /// How long the function ran, where it did.
-    pub(crate) took: Option<Duration>,
+/// How the items of a map are sent to its workers.
+pub(crate) trait Feed<T>: Send {
+    /// Sends an item. If it returns `Ok`, a result is put under `index`, sooner or later, once.
+    fn send(&mut self, item: T, index: u64) -> Result<(), Error>;
+
+    /// What a task has taken lately.
+    fn mean_task(&self) -> Option<Duration>;
 }
 
-/// Sends one item, with its index, to the workers.
-///
-/// If it returns `Ok`, a [`Finished`] is put under that index, sooner or later, once.
-pub(crate) type Feed<T> = Box<dyn FnMut(T, u64) -> Result<(), Error> + Send>;
-
-/// The ordered results of a parallel map, as an iterator of `Result`.
+/// The results of a parallel map, in the order of the items, as an iterator of `Result`.
 ///
 /// Nothing is read and nothing runs before the first `next`. A task that fails is an `Err` in its place, which tells its
 /// [`item`](Error::item), and the rest goes on. Dropping the map cancels what has not started; what runs is not waited for.
+///
+/// `'f` is how long the function lives: `'static`, but for the maps of a [`Scope`].
 ///
 /// ```
 /// let pool = fanmap::ThreadPool::new(4)?;
@@ -61,31 +61,41 @@ pub(crate) type Feed<T> = Box<dyn FnMut(T, u64) -> Result<(), Error> + Send>;
 /// # Ok::<(), fanmap::Error>(())
 /// ```
 #[must_use = "a map is lazy: it does nothing until it is consumed"]
-pub struct Map<I: Iterator, R> {
+pub struct Map<'f, I: Iterator, R> {
     /// `None` once the input has ended.
     items: Option<I>,
-    feed: Feed<I::Item>,
-    results: Arc<Ordered<Result<Finished<R>, Error>>>,
+    feed: Box<dyn Feed<I::Item> + 'f>,
+    results: Arc<Results<Result<R, Error>>>,
+    /// Taken from `results`, and next to be handed out.
+    taken: std::vec::IntoIter<Result<R, Error>>,
+    sent: u64,
+    handed_out: u64,
     workers: usize,
     window: Option<Window>,
-    mean_task: Option<Duration>,
+    limit: Option<Duration>,
+    /// From the first `next` on.
+    deadline: Option<Instant>,
 }
 
-impl<I: Iterator, R> Map<I, R> {
-    /// A map that sends with `feed` what it reads from `items`, to so many `workers`.
+impl<'f, I: Iterator, R> Map<'f, I, R> {
+    /// A map that sends by `feed` what it reads from `items`, to so many `workers`.
     pub(crate) fn new(
         items: I,
-        feed: Feed<I::Item>,
-        results: Arc<Ordered<Result<Finished<R>, Error>>>,
+        feed: Box<dyn Feed<I::Item> + 'f>,
+        results: Arc<Results<Result<R, Error>>>,
         workers: usize,
     ) -> Self {
         Self {
             items: Some(items),
             feed,
             results,
+            taken: Vec::new().into_iter(),
+            sent: 0,
+            handed_out: 0,
             workers,
             window: None,
-            mean_task: None,
+            limit: None,
+            deadline: None,
         }
     }
 
@@ -114,102 +124,178 @@ impl<I: Iterator, R> Map<I, R> {
         Ok(self)
     }
 
-    fn has_room(&self) -> bool {
-        let window = match self.window {
-            Some(window) => window,
-            None => Window::of_items(items_for(self.workers, self.mean_task)),
-        };
-        window.has_room(self.results.outstanding(), 0)
+    /// Gives the results as they come, whatever the order of the items. To be said before the first `next`.
+    ///
+    /// Errors still tell their [`item`](Error::item). Of values, have the function return what they belong to.
+    ///
+    /// # Panics
+    /// If the map has begun.
+    ///
+    /// ```
+    /// let mut squares: Vec<u64> = fanmap::map(1..=5u64, |n| n * n).unordered().collect::<Result<_, _>>()?;
+    /// squares.sort();
+    /// assert_eq!(squares, [1, 4, 9, 16, 25]);
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
+    pub fn unordered(self) -> Self {
+        assert_eq!(
+            self.sent, 0,
+            "the map has begun: say `unordered` before the first `next`"
+        );
+        self.results.as_they_come();
+        self
     }
 
-    /// Reads an item and sends it. `false` if there was none.
-    fn read_one(&mut self) -> bool {
-        let Some(item) = self.items.as_mut().and_then(Iterator::next) else {
-            self.items = None;
+    /// Waits for results no longer than so much time altogether, from the first `next` on.
+    ///
+    /// A result that has not come when it is over is an `Err` of kind [`Timeout`](ErrorKind::Timeout), and the map's last: it
+    /// is cancelled as if it were dropped. Results that are there are handed out also after the time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let (release, held) = std::sync::mpsc::channel::<()>();
+    /// let held = std::sync::Mutex::new(held);
+    /// let mut map = fanmap::map([1], move |_| held.lock().map(|held| held.recv().is_ok()).is_ok())
+    ///     .timeout(Duration::from_millis(1));
+    /// let late = map.next().unwrap().unwrap_err();
+    /// assert_eq!(late.kind(), fanmap::ErrorKind::Timeout);
+    /// assert_eq!(map.next(), None);
+    /// drop(release);
+    /// ```
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// How many items were sent whose results were not handed out.
+    fn outstanding(&self) -> usize {
+        usize::try_from(self.sent - self.handed_out).unwrap_or(usize::MAX)
+    }
+
+    /// Reads as long as nothing is ready and there is room. False if there is nothing left to read, or no room.
+    fn read(&mut self) -> bool {
+        let Some(items) = &mut self.items else {
             return false;
         };
-        // Reserved only now: an input that panics leaves no gap in the order.
-        let index = self.results.reserve(1);
-        if let Err(error) = (self.feed)(item, index) {
-            self.items = None;
-            self.results.put(index, 1, Err(error));
-        }
-        true
-    }
-
-    fn hand_out(&mut self, index: u64, finished: Result<Finished<R>, Error>) -> Result<R, Error> {
-        let result = finished.and_then(|finished| {
-            if let Some(took) = finished.took {
-                self.mean_task = Some(moving_mean(self.mean_task, took));
+        let window = match self.window {
+            Some(window) => window,
+            None => Window::of_items(items_for(self.workers, self.feed.mean_task())),
+        };
+        let mut outstanding = usize::try_from(self.sent - self.handed_out).unwrap_or(usize::MAX);
+        let mut read = false;
+        while window.has_room(outstanding, 0) && !self.results.is_ready() {
+            // Counted only now: an input that panics leaves no gap in the order.
+            let Some(item) = items.next() else {
+                self.items = None;
+                return read;
+            };
+            let index = self.sent;
+            self.sent += 1;
+            outstanding += 1;
+            read = true;
+            if let Err(error) = self.feed.send(item, index) {
+                self.items = None;
+                self.results.put(index, vec![Err(error.at_item(index))], true);
+                return true;
             }
-            finished.outcome.into_result()
-        });
-        result.map_err(|error| error.at_item(index))
+        }
+        read
+    }
+
+    /// Waits for a result. False if the time was over before.
+    fn wait(&self) -> bool {
+        let mut together = self.together();
+        loop {
+            let gathered = (together > 1).then(|| Instant::now() + GATHER);
+            let until = match (gathered, self.deadline) {
+                (Some(gathered), Some(deadline)) => Some(gathered.min(deadline)),
+                (gathered, deadline) => gathered.or(deadline),
+            };
+            let woken = self.results.wait(together, until);
+            if self.results.is_ready() {
+                return true;
+            }
+            if woken == Wake::TimedOut {
+                if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return false;
+                }
+                together = 1;
+            }
+            // Else a signal: in a Rust program its handler has done what there was to do.
+        }
+    }
+
+    /// How many results to wait for together: those of [`GATHER`], but so that the workers still have as many to go.
+    fn together(&self) -> usize {
+        match self.feed.mean_task() {
+            Some(mean) if mean < GATHER / 2 => {
+                let fit = GATHER.as_nanos() / mean.as_nanos().max(1);
+                let fit = usize::try_from(fit).unwrap_or(usize::MAX).saturating_mul(self.workers);
+                fit.min(self.outstanding() / 2).max(1)
+            }
+            _ => 1,
+        }
+    }
+
+    /// The end, before its time.
+    fn time_out(&mut self) -> Error {
+        let waited_for = self.handed_out;
+        self.items = None;
+        self.results.close();
+        self.handed_out = self.sent;
+        Error::new(
+            ErrorKind::Timeout,
+            "the result did not come within the map's time limit; what had not started is cancelled",
+        )
+        .at_item(waited_for)
     }
 }
 
-/// The mean of the durations seen so far, where the last dozen or so count most: inputs change as they go.
-fn moving_mean(mean: Option<Duration>, latest: Duration) -> Duration {
-    match mean {
-        None => latest,
-        Some(mean) => mean - mean / 8 + latest / 8,
-    }
-}
-
-impl<I: Iterator, R> Iterator for Map<I, R> {
+impl<I: Iterator, R> Iterator for Map<'_, I, R> {
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Result<R, Error>> {
+        if let (Some(limit), None) = (self.limit, self.deadline) {
+            self.deadline = Instant::now().checked_add(limit);
+        }
         loop {
-            if let Some((items, finished)) = self.results.try_pop() {
-                return Some(self.hand_out(items.start, finished));
+            if let Some(result) = self.taken.next() {
+                self.handed_out += 1;
+                return Some(result);
             }
-            if self.items.is_some() && self.has_room() && self.read_one() {
-                continue;
-            }
-            match self.results.pop(None) {
-                Popped::Items(items, finished) => return Some(self.hand_out(items.start, finished)),
-                Popped::Empty => return None,
-                // In a Rust program the signal's handler has done what there was to do.
-                Popped::Interrupted | Popped::TimedOut => {}
+            if self.results.is_ready() {
+                self.taken = self.results.take().into_iter();
+            } else if self.read() {
+            } else if self.sent == self.handed_out {
+                return None;
+            } else if !self.wait() {
+                return Some(Err(self.time_out()));
             }
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let sent = self.results.outstanding();
+        let sent = self.outstanding();
         let most = self.items.as_ref().map_or(Some(0), |items| items.size_hint().1);
-        // An item that cannot be sent ends the map, so only what was sent is sure to come.
-        (sent, most.and_then(|most| most.checked_add(sent)))
+        // An item that cannot be sent ends the map, so only what was sent is sure to come (and not even that in time).
+        let least = if self.limit.is_some() { sent.min(1) } else { sent };
+        (least, most.and_then(|most| most.checked_add(sent)))
     }
 }
 
-impl<I: Iterator, R> FusedIterator for Map<I, R> {}
+impl<I: Iterator, R> FusedIterator for Map<'_, I, R> {}
 
-impl<I: Iterator, R> Drop for Map<I, R> {
+impl<I: Iterator, R> Drop for Map<'_, I, R> {
     fn drop(&mut self) {
         self.results.close();
     }
 }
 
-impl<I: Iterator, R> fmt::Debug for Map<I, R> {
+impl<I: Iterator, R> fmt::Debug for Map<'_, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Map")
-            .field("outstanding", &self.results.outstanding())
+            .field("outstanding", &self.outstanding())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mean_follows_what_comes() {
-        let ms = Duration::from_millis;
-        assert_eq!(moving_mean(None, ms(8)), ms(8));
-        assert_eq!(moving_mean(Some(ms(8)), ms(8)), ms(8));
-        let late = (0..64).fold(ms(800), |mean, _| moving_mean(Some(mean), ms(8)));
-        assert!(late < ms(9), "{late:?}");
     }
 }

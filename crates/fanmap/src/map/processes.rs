@@ -1,14 +1,16 @@
 //! The map over a pool of processes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::ordered::Ordered;
-use super::{Finished, Map};
+use super::{Feed, Map};
 use crate::error::Error;
 use crate::executor::processes::{Core, ProcessPool, decode, encode};
+use crate::flow::Results;
+use crate::outcome::Outcome;
 use crate::supervisor::job::{End, Function, Sink, Wanted};
 
 impl ProcessPool {
@@ -19,7 +21,7 @@ impl ProcessPool {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the function is not registered.
-    pub fn map<I, F, R>(&self, items: I, function: F) -> Result<Map<I::IntoIter, R>, Error>
+    pub fn map<I, F, R>(&self, items: I, function: F) -> Result<Map<'static, I::IntoIter, R>, Error>
     where
         I: IntoIterator,
         I::Item: Serialize + 'static,
@@ -27,17 +29,13 @@ impl ProcessPool {
         R: DeserializeOwned + Send + 'static,
     {
         let function = self.core().function_of(&function)?;
-        let results = Arc::new(Ordered::new());
-        let sent = Sent {
+        let results = Arc::new(Results::new());
+        let feed = Sent {
             core: Arc::clone(self.core()),
             sink: Arc::new(Put {
-                function: Arc::clone(&function),
                 results: Arc::clone(&results),
             }),
-        };
-        let feed = move |item: I::Item, index| {
-            let pool = &sent.core.pool;
-            pool.submit_run(&function, encode(&item)?, 1, Arc::clone(&sent.sink), index)
+            function,
         };
         Ok(Map::new(items.into_iter(), Box::new(feed), results, self.max_workers()))
     }
@@ -45,19 +43,16 @@ impl ProcessPool {
 
 /// Puts results in their places.
 struct Put<R> {
-    function: Arc<Function>,
-    results: Arc<Ordered<Result<Finished<R>, Error>>>,
+    results: Arc<Results<Result<R, Error>>>,
 }
 
 impl<R: DeserializeOwned + Send> Sink for Put<R> {
     fn finished(&self, first: u64, count: u32, end: End) {
         // One by one: runs are of one task here, but what was cancelled or lost may have been several.
-        for key in first..first + u64::from(count) {
-            let finished = decode(&end).map(|outcome| Finished {
-                outcome,
-                took: self.function.mean_task(),
-            });
-            self.results.put(key, 1, finished);
+        for index in first..first + u64::from(count) {
+            let result = decode(&end).and_then(Outcome::into_result);
+            let result = result.map_err(|error| error.at_item(index));
+            self.results.put(index, vec![result], true);
         }
     }
 
@@ -69,7 +64,21 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
 /// What a map has sent. Dropping it with the map cancels what has not started.
 struct Sent {
     core: Arc<Core>,
+    function: Arc<Function>,
     sink: Arc<dyn Sink>,
+}
+
+impl<T: Serialize> Feed<T> for Sent {
+    fn send(&mut self, item: T, index: u64) -> Result<(), Error> {
+        let sink = Arc::clone(&self.sink);
+        self.core
+            .pool
+            .submit_run(&self.function, encode(&item)?, 1, sink, index)
+    }
+
+    fn mean_task(&self) -> Option<Duration> {
+        self.function.mean_task()
+    }
 }
 
 impl Drop for Sent {

@@ -3,12 +3,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use super::ordered::Ordered;
-use super::{Finished, Map};
+use super::{Feed, Map};
 use crate::cpus;
 use crate::error::Error;
-use crate::executor::threads::{ThreadPool, call, rest};
-use crate::outcome::Outcome;
+use crate::executor::threads::{Core, ThreadPool, call, rest};
+use crate::flow::{Items, Results};
+use crate::outcome::cancelled;
 use crate::task::Job;
 
 impl ThreadPool {
@@ -25,32 +25,14 @@ impl ThreadPool {
     /// }
     /// # Ok::<(), fanmap::Error>(())
     /// ```
-    pub fn map<I, F, R>(&self, items: I, f: F) -> Map<I::IntoIter, R>
+    pub fn map<I, F, R>(&self, items: I, f: F) -> Map<'static, I::IntoIter, R>
     where
         I: IntoIterator,
         I::Item: Send + 'static,
         F: Fn(I::Item) -> R + Send + Sync + 'static,
         R: Send + 'static,
     {
-        let results = Arc::new(Ordered::new());
-        let core = Arc::clone(self.core());
-        let workers = core.max_workers();
-        let sink = Arc::clone(&results);
-        let f = Arc::new(f);
-        let feed = move |item, index| {
-            let job = Box::new(Apply {
-                item,
-                index,
-                f: Arc::clone(&f),
-                results: Arc::clone(&sink),
-            });
-            if core.on_worker() {
-                job.run();
-                return Ok(());
-            }
-            core.execute(job).map_err(|rejected| rejected.error)
-        };
-        Map::new(items.into_iter(), Box::new(feed), results, workers)
+        over_threads(self.core(), Box::new(|job| job), items.into_iter(), f)
     }
 }
 
@@ -64,7 +46,7 @@ impl ThreadPool {
 /// assert_eq!(lengths?, [1, 2, 3]);
 /// # Ok::<(), fanmap::Error>(())
 /// ```
-pub fn map<I, F, R>(items: I, f: F) -> Map<I::IntoIter, R>
+pub fn map<I, F, R>(items: I, f: F) -> Map<'static, I::IntoIter, R>
 where
     I: IntoIterator,
     I::Item: Send + 'static,
@@ -78,7 +60,7 @@ where
 /// time (tens of microseconds a thread); much longer, and one that mapped once keeps their stacks for nothing.
 const WARM_TIME: Duration = Duration::from_secs(10);
 
-static WARM: LazyLock<ThreadPool> = LazyLock::new(|| {
+pub(super) static WARM: LazyLock<ThreadPool> = LazyLock::new(|| {
     ThreadPool::builder()
         .workers(cpus::available())
         .idle(WARM_TIME)
@@ -86,50 +68,214 @@ static WARM: LazyLock<ThreadPool> = LazyLock::new(|| {
         .expect("there is at least one core, and the idle time is not zero")
 });
 
-/// One item's task.
-struct Apply<T, F, R> {
-    item: T,
-    index: u64,
-    f: Arc<F>,
-    results: Arc<Ordered<Result<Finished<R>, Error>>>,
-}
-
-impl<T, F, R> Apply<T, F, R> {
-    fn put(results: &Ordered<Result<Finished<R>, Error>>, index: u64, outcome: Outcome<R>, took: Option<Duration>) {
-        results.put(index, 1, Ok(Finished { outcome, took }));
+/// An iterator whose items can be mapped in parallel.
+///
+/// ```
+/// use fanmap::FanMap;
+///
+/// let input = "1 2 3\n4 5 6\n";
+/// let sums: Result<Vec<u32>, fanmap::Error> = input
+///     .lines()
+///     .fan_map(|line| line.split(' ').filter_map(|word| word.parse::<u32>().ok()).sum())
+///     .collect();
+/// assert_eq!(sums?, [6, 15]);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
+pub trait FanMap: Iterator + Sized {
+    /// The same as [`map`](crate::map()) on this iterator.
+    fn fan_map<F, R>(self, f: F) -> Map<'static, Self, R>
+    where
+        Self::Item: Send + 'static,
+        F: Fn(Self::Item) -> R + Send + Sync + 'static,
+        R: Send + 'static,
+    {
+        map(self, f)
     }
 }
 
-impl<T, F, R> Job for Apply<T, F, R>
+impl<I: Iterator> FanMap for I {}
+
+/// Makes a job that borrows into one that anybody takes: see [`Lender::lend`](crate::lend::Lender::lend).
+type Lend<'f> = Box<dyn Fn(Box<dyn Job + 'f>) -> Box<dyn Job> + Send + Sync + 'f>;
+
+/// The map of `f` over `items` on a pool. What lives only as long as `'f` goes to it by `lend`.
+pub(crate) fn over_threads<'f, I, F, R>(core: &Arc<Core>, lend: Lend<'f>, items: I, f: F) -> Map<'f, I, R>
 where
-    T: Send,
-    F: Fn(T) -> R + Send + Sync,
-    R: Send,
+    I: Iterator,
+    I::Item: Send + 'f,
+    F: Fn(I::Item) -> R + Send + Sync + 'f,
+    R: Send + 'f,
 {
-    fn run(self: Box<Self>) {
-        let Apply {
-            item,
-            index,
-            f,
-            results,
-        } = *self;
-        if results.is_closed() {
-            return;
+    let results = Arc::new(Results::new());
+    let crew = Crew {
+        items: Items::new(),
+        f,
+        core: Arc::clone(core),
+        lend,
+    };
+    let feed = Threads {
+        crew: Arc::new(crew),
+        results: Arc::clone(&results),
+    };
+    Map::new(items, Box::new(feed), results, core.max_workers())
+}
+
+/// What the reader and the helpers of a map share.
+struct Crew<'f, T, F> {
+    items: Items<T>,
+    f: F,
+    core: Arc<Core>,
+    lend: Lend<'f>,
+}
+
+/// The reader's end.
+struct Threads<'f, T, F, R> {
+    crew: Arc<Crew<'f, T, F>>,
+    results: Arc<Results<Result<R, Error>>>,
+}
+
+impl<'f, T, F, R> Feed<T> for Threads<'f, T, F, R>
+where
+    T: Send + 'f,
+    F: Fn(T) -> R + Send + Sync + 'f,
+    R: Send + 'f,
+{
+    fn send(&mut self, item: T, index: u64) -> Result<(), Error> {
+        let crew = &self.crew;
+        if crew.core.on_worker() {
+            let result = outcome(&crew.f, item, index);
+            self.results.put(index, vec![result], true);
+            return Ok(());
         }
-        let started = Instant::now();
-        let outcome = call(|| f(item));
-        let took = started.elapsed();
-        // Before the result is out: who has the last result and drops the map holds what the function captured alone.
-        drop(f);
-        rest();
-        Self::put(&results, index, outcome, Some(took));
+        if let Some(error) = crew.core.refusal() {
+            return Err(error);
+        }
+        if crew.items.push(item, crew.core.max_workers()) {
+            let helper = Box::new(Helper {
+                crew: Some(Arc::clone(crew)),
+                results: Arc::clone(&self.results),
+            });
+            if let Err(rejected) = crew.core.execute((crew.lend)(helper)) {
+                rejected.job.fail(&rejected.error);
+            }
+        }
+        Ok(())
     }
 
-    fn discard(self: Box<Self>) {
-        Self::put(&self.results, self.index, Outcome::Cancelled, None);
+    fn mean_task(&self) -> Option<Duration> {
+        self.crew.items.mean_task()
+    }
+}
+
+impl<T, F, R> Drop for Threads<'_, T, F, R> {
+    fn drop(&mut self) {
+        drop(self.crew.items.clear());
+    }
+}
+
+/// The result of one item.
+fn outcome<T, R>(f: impl Fn(T) -> R, item: T, index: u64) -> Result<R, Error> {
+    call(|| f(item)).into_result().map_err(|error| error.at_item(index))
+}
+
+/// How long a helper works before it lets other jobs of the pool go first. Less, and two maps on one pool take turns all the
+/// time; more, and a job waits longer for a map that has all the threads.
+const SHIFT: Duration = Duration::from_millis(1);
+
+/// A job that works for a map until nothing is left to do.
+struct Helper<'f, T, F, R> {
+    /// `None` once it counts no more.
+    crew: Option<Arc<Crew<'f, T, F>>>,
+    results: Arc<Results<Result<R, Error>>>,
+}
+
+impl<T, F, R> Helper<'_, T, F, R> {
+    /// It will do no more. If it was the last helper, items that nobody will take now have failed, for this reason.
+    fn leave(&mut self, why: impl Fn() -> Error) {
+        let Some(crew) = self.crew.take() else {
+            return;
+        };
+        let (first, items) = crew.items.lose_helper();
+        let results = (first..).zip(items).map(|(index, item)| {
+            drop(item);
+            Err(why().at_item(index))
+        });
+        self.results.put(first, results.collect(), true);
+    }
+}
+
+impl<'f, T, F, R> Job for Helper<'f, T, F, R>
+where
+    T: Send + 'f,
+    F: Fn(T) -> R + Send + Sync + 'f,
+    R: Send + 'f,
+{
+    fn run(mut self: Box<Self>) {
+        let Some(crew) = self.crew.clone() else {
+            return;
+        };
+        let begun = Instant::now();
+        let mut since = begun;
+        let mut run = Vec::new();
+        let Some(mut first) = crew.items.claim(&mut run) else {
+            self.crew = None;
+            return;
+        };
+        loop {
+            let count = run.len();
+            let mut done = Vec::with_capacity(count);
+            for (index, item) in (first..).zip(run.drain(..)) {
+                if self.results.is_closed() {
+                    break;
+                }
+                done.push(match crew.core.stopped() {
+                    None => outcome(&crew.f, item, index),
+                    Some(error) => Err(error.at_item(index)),
+                });
+            }
+            let now = Instant::now();
+            crew.items.took(now - since, count);
+            since = now;
+            if now - begun > SHIFT && crew.core.has_waiting() {
+                // Others first. A pool that was closed takes no job any more, not even this: then the work is ended here.
+                let results = Arc::clone(&self.results);
+                let core = Arc::clone(&crew.core);
+                let job = (crew.lend)(Box::new(Helper {
+                    crew: self.crew.take(),
+                    results: Arc::clone(&results),
+                }));
+                drop(crew);
+                results.put(first, done, false);
+                if let Err(rejected) = core.execute(job) {
+                    rejected.job.run();
+                }
+                return;
+            }
+            let next = crew.items.claim(&mut run);
+            let Some(next) = next else {
+                // Before the last result is out: who has it and drops the map holds what the function captured alone.
+                self.crew = None;
+                drop(crew);
+                rest();
+                return self.results.put(first, done, true);
+            };
+            self.results.put(first, done, false);
+            first = next;
+        }
     }
 
-    fn fail(self: Box<Self>, why: &Error) {
-        self.results.put(self.index, 1, Err(why.clone()));
+    fn discard(mut self: Box<Self>) {
+        self.leave(cancelled);
+    }
+
+    fn fail(mut self: Box<Self>, why: &Error) {
+        self.leave(|| why.clone());
+    }
+}
+
+impl<T, F, R> Drop for Helper<'_, T, F, R> {
+    /// Also where something panicked that is no task: nobody is to wait for this helper.
+    fn drop(&mut self) {
+        self.leave(cancelled);
     }
 }

@@ -1,0 +1,328 @@
+//! What flows through a map over threads: items to the helpers, results to the consumer. (A map over processes has the results
+//! alone.)
+//!
+//! # Protocol
+//! [`Items`] are under one mutex. The reader puts them in one by one, so that an item which is there is never kept from a
+//! thread that has nothing to do. A *helper*, a job on the pool, takes them out by the run: as many as are some microseconds
+//! of work by the measured mean, so that tiny tasks do not pay for the meeting. A helper is counted by [`Items::push`], which
+//! says that one is to be brought, and counted off under the same lock under which it finds nothing. So an item that was
+//! pushed always has a helper that will look again. Who cannot bring one, or has one that will never run, says so
+//! ([`Items::lose_helper`]), and gets the items that have nobody if it was the last.
+//!
+//! [`Results`] are under another one. They are put in by the run, and handed out in order, or as they come. Who puts in the
+//! run that the consumer's turn is at (its *head*; as they come, any run is) sets `ready`, which the consumer looks at without
+//! a lock between two reads of its input. It waits on an event whose epoch it read before it looked under the lock and
+//! left its note there; who finds the note takes it out and moves the epoch, after the results are in. So no wake-up is lost.
+//!
+//! A wake-up costs as much as many tiny tasks. So the note says how many results to wait for, beside the head, before one is
+//! due; a helper that has no more to do wakes the consumer for less, and the consumer itself waits for more than one result
+//! only for a short time (see [`GATHER`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::sync::{AtomicBool, AtomicU64, Event, Mutex, MutexGuard, Ordering, Wake};
+
+/// How much work a helper takes at a time. Less, and the meeting costs more than it; more, and items wait longer behind one
+/// that is unexpectedly slow, and a map's end is less even.
+pub(crate) const RUN: Duration = Duration::from_micros(10);
+
+/// The most items of a run: where one is slow that should have been tiny, so many at most wait with it.
+const LONGEST_RUN: usize = 512;
+
+/// How long a consumer waits for more than one result, where tasks are shorter than this. Less, and its wake-ups take a core
+/// from the helpers; more, and results of tiny tasks are late.
+pub(crate) const GATHER: Duration = Duration::from_millis(1);
+
+/// Items that no helper has taken.
+pub(crate) struct Items<T> {
+    open: Mutex<Open<T>>,
+    /// Of a task. `u64::MAX`: not known.
+    mean_nanos: AtomicU64,
+}
+
+struct Open<T> {
+    items: VecDeque<T>,
+    /// The index of the first.
+    first: u64,
+    helpers: usize,
+}
+
+impl<T> Items<T> {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self {
+            open: Mutex::new(Open {
+                items: VecDeque::new(),
+                first: 0,
+                helpers: 0,
+            }),
+            mean_nanos: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    /// Adds an item. True: bring one more helper, which counts from now on. There are at most `most`.
+    #[must_use]
+    pub(crate) fn push(&self, item: T, most: usize) -> bool {
+        let mut open = lock(&self.open);
+        open.items.push_back(item);
+        let wanted = open.helpers < most;
+        open.helpers += usize::from(wanted);
+        wanted
+    }
+
+    /// Moves the next run of items into `run`, which is empty, and gives the index of the first. `None`: there is none, and
+    /// the helper that asks counts no more.
+    pub(crate) fn claim(&self, run: &mut Vec<T>) -> Option<u64> {
+        let mut open = lock(&self.open);
+        if open.items.is_empty() {
+            open.helpers -= 1;
+            return None;
+        }
+        let first = open.first;
+        let count = run_for(self.mean_task(), open.items.len(), open.helpers);
+        run.extend(open.items.drain(..count));
+        open.first += count as u64;
+        Some(first)
+    }
+
+    /// A helper that was counted will do no more. If it was the last: the items that now have nobody, and the first's index.
+    #[must_use]
+    pub(crate) fn lose_helper(&self) -> (u64, VecDeque<T>) {
+        let mut open = lock(&self.open);
+        open.helpers -= 1;
+        let first = open.first;
+        if open.helpers > 0 {
+            return (first, VecDeque::new());
+        }
+        open.first += open.items.len() as u64;
+        (first, std::mem::take(&mut open.items))
+    }
+
+    /// Takes out what no helper has taken.
+    #[must_use]
+    pub(crate) fn clear(&self) -> VecDeque<T> {
+        std::mem::take(&mut lock(&self.open).items)
+    }
+
+    /// What a task has taken lately.
+    pub(crate) fn mean_task(&self) -> Option<Duration> {
+        match self.mean_nanos.load(Ordering::Relaxed) {
+            u64::MAX => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// A run of `count` tasks took so long.
+    pub(crate) fn took(&self, time: Duration, count: usize) {
+        // Two helpers at a time may lose one's answer: the next comes soon.
+        let mean = moving_mean(self.mean_task(), time / u32::try_from(count).unwrap_or(u32::MAX));
+        let nanos = u64::try_from(mean.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.mean_nanos.store(nanos, Ordering::Relaxed);
+    }
+}
+
+/// How many items a helper takes, of so many that wait for so many helpers: [`RUN`] of work, and its share at most.
+fn run_for(mean: Option<Duration>, waiting: usize, helpers: usize) -> usize {
+    let fit = mean.map_or(1, |mean| RUN.as_nanos() / mean.as_nanos().max(1));
+    let fit = usize::try_from(fit).unwrap_or(LONGEST_RUN).clamp(1, LONGEST_RUN);
+    fit.min(waiting.div_ceil(helpers.max(1)))
+}
+
+/// The mean of what was measured so far, where the last few count most: inputs change as they go.
+fn moving_mean(mean: Option<Duration>, latest: Duration) -> Duration {
+    match mean {
+        None => latest,
+        Some(mean) => mean - mean / 8 + latest / 8,
+    }
+}
+
+/// Results that the consumer has not taken.
+pub(crate) struct Results<R> {
+    landed: Mutex<Landed<R>>,
+    /// Whether the head is there, as a hint that needs no lock. Written under it.
+    ready: AtomicBool,
+    /// Written under the lock, and only ever set.
+    closed: AtomicBool,
+    changed: Event,
+}
+
+struct Landed<R> {
+    /// By the index of the first result.
+    runs: BTreeMap<u64, Vec<R>>,
+    /// How many results these are.
+    count: usize,
+    /// The index that the next result must have. `None`: they leave as they come.
+    turn: Option<u64>,
+    /// How many results a consumer waits for, beside the head.
+    awaited: Option<usize>,
+}
+
+impl<R> Landed<R> {
+    fn is_ready(&self) -> bool {
+        match (self.runs.first_key_value(), self.turn) {
+            (Some((first, _)), Some(turn)) => *first == turn,
+            (first, _) => first.is_some(),
+        }
+    }
+}
+
+impl<R> Results<R> {
+    /// None, to be handed out in order.
+    pub(crate) fn new() -> Self {
+        Self {
+            landed: Mutex::new(Landed {
+                runs: BTreeMap::new(),
+                count: 0,
+                turn: Some(0),
+                awaited: None,
+            }),
+            ready: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            changed: Event::new(),
+        }
+    }
+
+    /// From now on results leave as they come. To be called before the first is put in.
+    pub(crate) fn as_they_come(&self) {
+        lock(&self.landed).turn = None;
+    }
+
+    /// Puts in the results of the items from `first` on. With `last`, whoever puts them in will put in no more for now.
+    ///
+    /// What nobody will ask for is dropped.
+    pub(crate) fn put(&self, first: u64, results: Vec<R>, last: bool) {
+        if results.is_empty() {
+            return;
+        }
+        let mut landed = lock(&self.landed);
+        if self.is_closed() {
+            drop(landed);
+            return drop(results);
+        }
+        landed.count += results.len();
+        landed.runs.insert(first, results);
+        if !landed.is_ready() {
+            return;
+        }
+        self.ready.store(true, Ordering::Relaxed);
+        if landed.awaited.is_some_and(|awaited| last || landed.count >= awaited) {
+            landed.awaited = None;
+            drop(landed);
+            self.changed.notify();
+        }
+    }
+
+    /// Whether results can be taken.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The next results, as many as were put in together; empty if there are none.
+    pub(crate) fn take(&self) -> Vec<R> {
+        let mut landed = lock(&self.landed);
+        if !landed.is_ready() {
+            return Vec::new();
+        }
+        let (_, results) = landed.runs.pop_first().expect("the head is there");
+        landed.count -= results.len();
+        landed.turn = landed.turn.map(|turn| turn + results.len() as u64);
+        self.ready.store(landed.is_ready(), Ordering::Relaxed);
+        results
+    }
+
+    /// Waits until the head is there and with it `together` results, or until the deadline, or a signal. The caller looks
+    /// what came of it.
+    pub(crate) fn wait(&self, together: usize, deadline: Option<Instant>) -> Wake {
+        let epoch = self.changed.epoch();
+        let mut landed = lock(&self.landed);
+        if landed.is_ready() {
+            return Wake::Notified;
+        }
+        landed.awaited = Some(together);
+        drop(landed);
+        self.changed.wait(epoch, deadline)
+    }
+
+    /// Drops what is there and what comes.
+    pub(crate) fn close(&self) {
+        let mut landed = lock(&self.landed);
+        self.closed.store(true, Ordering::Relaxed);
+        let runs = std::mem::take(&mut landed.runs);
+        drop(landed);
+        drop(runs);
+    }
+
+    /// Whether it was closed: a task whose result would go here need not run.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics under this lock")
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn us(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn a_run_is_some_microseconds_of_work_and_no_more_than_a_share() {
+        assert_eq!(run_for(None, 100, 2), 1);
+        assert_eq!(run_for(Some(us(1)), 100, 2), 10);
+        assert_eq!(run_for(Some(us(1)), 5, 2), 3);
+        assert_eq!(run_for(Some(us(500)), 100, 2), 1);
+        assert_eq!(run_for(Some(Duration::ZERO), 1 << 20, 2), LONGEST_RUN);
+    }
+
+    #[test]
+    fn the_mean_follows_what_comes() {
+        assert_eq!(moving_mean(None, us(8)), us(8));
+        assert_eq!(moving_mean(Some(us(8)), us(8)), us(8));
+        let late = (0..64).fold(us(800), |mean, _| moving_mean(Some(mean), us(8)));
+        assert!(late < us(9), "{late:?}");
+    }
+
+    #[test]
+    fn items_are_claimed_in_order_and_those_of_the_last_helper_are_handed_back() {
+        let items = Items::new();
+        assert!(items.push('a', 2) && items.push('b', 2) && !items.push('c', 2));
+        let mut run = Vec::new();
+        assert_eq!((items.claim(&mut run), run.as_slice()), (Some(0), &['a'][..]));
+        assert_eq!(items.lose_helper(), (1, VecDeque::new()));
+        assert_eq!(items.lose_helper(), (1, VecDeque::from(['b', 'c'])));
+        assert!(items.push('d', 2));
+        run.clear();
+        assert_eq!((items.claim(&mut run), run.as_slice()), (Some(3), &['d'][..]));
+        assert_eq!(items.claim(&mut run), None);
+        assert!(items.push('e', 1), "the helper that found nothing counts no more");
+    }
+
+    #[test]
+    fn results_leave_in_order_or_as_they_come() {
+        for in_order in [true, false] {
+            let results = Results::new();
+            if !in_order {
+                results.as_they_come();
+            }
+            results.put(2, vec!['c', 'd'], false);
+            assert_eq!(results.is_ready(), !in_order);
+            if in_order {
+                assert_eq!(results.take(), []);
+                results.put(0, vec!['a', 'b'], false);
+                assert_eq!(results.take(), ['a', 'b']);
+            }
+            assert_eq!(results.take(), ['c', 'd']);
+            assert!(!results.is_ready());
+            assert_eq!(results.wait(1, Some(Instant::now())), Wake::TimedOut);
+            results.close();
+            results.put(4, vec!['e'], true);
+            assert_eq!(results.take(), []);
+        }
+    }
+}
