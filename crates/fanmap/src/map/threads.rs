@@ -236,8 +236,8 @@ where
             let now = Instant::now();
             crew.items.took(now - since, count);
             since = now;
-            if now - begun > SHIFT && crew.core.has_waiting() {
-                // Others first. A pool that was closed takes no job any more, not even this: then the work is ended here.
+            if now - begun > SHIFT && crew.core.has_waiting() && crew.core.refusal().is_none() {
+                // Others first. A pool that was closed meanwhile takes no job any more: then the work is ended here.
                 let results = Arc::clone(&self.results);
                 let core = Arc::clone(&crew.core);
                 let job = (crew.lend)(Box::new(Helper {
