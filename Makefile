@@ -57,6 +57,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.made
 	@$(call pip,--group test --group lint)
 	@touch $@
 
+$(VENV)/.docs: pyproject.toml $(VENV)/.made
+	$(call say,installing mkdocs into $(VENV))
+	@$(call pip,--group docs)
+	@touch $@
+
 # The package is installed in place: python/fanmap is imported from the tree, so only Rust sources ask for a build.
 $(VENV)/.built: $(ENGINE_SOURCES) pyproject.toml $(VENV)/.maturin
 	$(call say,building the engine and installing fanmap into $(VENV) (the first time takes minutes))
@@ -167,11 +172,16 @@ bench-rust: $(VENV)/.made ## micro-benchmarks of the engine's parts
 	$(call say,Rust benchmarks)
 	@cargo bench --quiet --benches
 
-docs: $(VENV)/.made ## the Rust documentation, in target/doc
-	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+docs: $(VENV)/.docs ## the docs as a site, in site/, with the Rust documentation; a warning is an error
+	$(call say,Rust documentation)
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+	$(call say,the pages)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+	@cp -r $(TARGET)/doc site/rust
+	@echo "    site/index.html"
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-bench target .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench target site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find python tests examples benches tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/fanmap/_native*.so
 
