@@ -13,6 +13,10 @@ from pathlib import Path
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+# How many processes ran, on average, in the minute before the benchmark did: a figure from a busy machine says less.
+LOAD_BEFORE = round(os.getloadavg()[0], 2)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """The rows as lines with columns of one width: the first to the left, the others, numbers, to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -40,7 +44,9 @@ def circumstances() -> dict[str, object]:
             "system": f"{platform.system()} {platform.release()}",
             "processor": processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         },
+        "load_before": LOAD_BEFORE,
         "versions": {"python": sys.version, "fanmap": version("fanmap"), "cloudpickle": version("cloudpickle")},
     }
 
