@@ -593,3 +593,13 @@ def nested(n: int) -> list[int]:
 def test_pools_can_be_nested() -> None:
     with fanmap.ProcessPoolExecutor(1) as pool:
         assert pool.submit(nested, 4).result(LIMIT) == [0, 1, 4, 9]
+
+
+def deeper() -> int:
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        return 1 + pool.submit(deeper).result(LIMIT)
+
+
+def test_a_pool_that_makes_itself_again_in_its_workers_is_stopped() -> None:
+    with pytest.raises(RuntimeError, match="when it is imported"):
+        deeper()

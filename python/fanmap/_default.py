@@ -36,7 +36,7 @@ _worker = False
 
 def in_worker() -> bool:
     """Whether this is a worker: a process of a pool, or a thread of the warm one."""
-    return _place.worker or any(warm._on_worker() for warm in list(_warm.values()))
+    return _place.depth > 0 or any(warm._on_worker() for warm in list(_warm.values()))
 
 
 def pool(name: str, wanted: Wanted) -> tuple[Pool, Callable[[bool], object] | None]:

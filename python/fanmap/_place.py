@@ -9,8 +9,8 @@ import _thread
 
 __all__ = ["worker_index"]
 
-# A worker: maps run in place here.
-worker = False
+# Within how many workers, one in a pool of the other, this process works: in any, maps run in place.
+depth = 0
 # A template: its forks are workers, and not the user's.
 template = False
 # A worker's share of the cores.

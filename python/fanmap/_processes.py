@@ -23,7 +23,7 @@ from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _start
+from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _place, _start
 from ._errors import BrokenProcessPool, broken_pool, complete
 from ._fixed import fix
 from ._future import Future
@@ -46,6 +46,9 @@ T = TypeVar("T")
 # that submit a handful in turn send them again and again; more or larger is memory of every worker for nothing.
 _KEPT_FUNCTIONS = 16
 _KEPT_BYTES = 64 * 1024
+# How deep pools may lie within workers of others. Less, and programs that mean it are refused; more, and a module that
+# makes a pool wherever it is imported has filled the machine with processes before it is told.
+_DEEPEST = 5
 
 
 class ProcessPoolExecutor(standard.ProcessPoolExecutor):
@@ -158,6 +161,11 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     def _begin(
         self, start: _start.Start, hooks: _start.Hooks, options: _start.Options, *, end_at_exit: bool = False
     ) -> None:
+        if _place.depth >= _DEEPEST:
+            raise RuntimeError(
+                f"a pool of processes would lie within {_DEEPEST} others, each made by a worker of the one before: is "
+                "there a module that makes a pool when it is imported, outside any function?"
+            )
         self._max_workers = options.workers
         self._owner = os.getpid()
         self._start = start

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import _budget, _inherit, _native
+from . import _budget, _inherit, _native, _place
 from ._codec import BY_VALUE, IMPORTED, Encoder, Forked
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class Start:
             "environ": environ,
             "limited": limited,
             "cores": self.cores,
+            "depth": _place.depth + 1,
             "path": list(sys.path),
             "argv": list(getattr(sys, "argv", ())),
             "filters": _warning_filters(),

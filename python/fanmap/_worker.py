@@ -233,7 +233,7 @@ def _undecodable(what: str, error: BaseException) -> _remote.Undecodable:
 
 def _surround(told: dict[str, Any], fds: list[int]) -> None:
     """Take over the parent's surroundings."""
-    _place.worker = True
+    _place.depth = told["depth"]
     if told["cwd"] is not None:
         try:  # noqa: SIM105 - as above
             os.chdir(told["cwd"])
