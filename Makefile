@@ -31,7 +31,7 @@ say = @echo "==> $(1)"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python chaos soak conformance lint bench bench-short bench-rust \
+.PHONY: help demo build test test-rust test-loom test-python chaos soak conformance conformance-joblib lint bench bench-short bench-rust \
 	bench-env docs clean FORCE
 
 help: ## list these words
@@ -137,6 +137,10 @@ conformance: $(VENV)/.maturin ## CPython's own tests of concurrent.futures again
 	$(call say,CPython's tests of concurrent.futures)
 	@$(BIN)/python conformance/run.py $(foreach python,$(PYTHONS),--python $(python)) $(CONFORMANCE)
 
+conformance-joblib: $(VENV)/.built $(VENV)/.dev ## joblib's own tests of Parallel against fanmap's backends for it
+	$(call say,joblib's tests of Parallel)
+	@$(BIN)/python conformance/run_joblib.py $(CONFORMANCE_JOBLIB)
+
 lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || \
 		{ echo "lint: rustfmt or clippy is missing; with rustup: rustup component add rustfmt clippy" >&2; exit 1; }
@@ -156,7 +160,7 @@ lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 bench-env: $(BENCH_VENV)/.fanmap $(foreach peer,$(WITH),$(BENCH_VENV)/.$(peer)) ## .venv-bench, with fanmap and its peers
 
 bench: bench-rust bench-env ## every benchmark; figures are kept in benches/results (WITH="ray dask" for these peers)
-	@set -e; for bench in import_time memory speed; do \
+	@set -e; for bench in import_time memory joblib_search speed; do \
 		echo "==> benches/$$bench.py"; $(BENCH_BIN)/python benches/$$bench.py --save \
 			$$([ $$bench = speed ] && echo $(foreach peer,$(WITH),--with-$(peer))); echo; \
 	done

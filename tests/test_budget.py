@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from typing import Any
 
 import fanmap
@@ -129,6 +130,15 @@ def test_beside_a_map_over_threads_blas_has_its_share_until_the_map_is_over(how:
         del results
     assert blas_threads() == 1, "the other one goes on"
     other.close()
+    assert blas_threads() == free
+
+
+def test_blas_has_its_threads_back_when_another_thread_ends_the_map(free: int) -> None:
+    results = fanmap.map(blas_threads, [0, 0], executor="threads", workers=fanmap.cpu_count(), buffersize=1)
+    assert next(results) == 1
+    ending = threading.Thread(target=results.close)
+    ending.start()
+    ending.join()
     assert blas_threads() == free
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from . import _place
@@ -38,14 +39,17 @@ def share(workers: int) -> int:
     return max(1, (_place.cores or cpu_count()) // workers)
 
 
-def environment(cores: int) -> tuple[dict[str, str], frozenset[str]]:
-    """The environment for a worker that has so many cores, and the variables in it that are ours."""
+def environment(cores: int, *, always: bool = False) -> tuple[dict[str, str], frozenset[str]]:
+    """The environment for a worker that has so many cores, and the variables in it that are ours.
+
+    With `always` they are so many whatever the user has set.
+    """
     # What another pool has set in this process is nobody's wish.
     theirs = {name: value for name, value in os.environ.items() if name not in _place.limited}
     ours = {
         name: str(cores)
         for name, others in _VARIABLES.items()
-        if not any(variable in theirs for variable in (name, *others))
+        if always or not any(variable in theirs for variable in (name, *others))
     }
     return {**theirs, **ours}, frozenset(ours)
 
@@ -62,12 +66,13 @@ class Quiet:
     _controller: Any = None
     _loaded = 0
 
-    def __init__(self, workers: int) -> None:
-        self._cores = share(workers)
+    def __init__(self, workers: int, inner_threads: int | None = None) -> None:
+        self._cores = inner_threads or share(workers)
+        self._asked = inner_threads is not None
         self._held = False
 
     def begin(self) -> None:
-        threadpoolctl = _threadpoolctl() if not _is_decided() else None
+        threadpoolctl = _threadpoolctl() if self._asked or not _is_decided() else None
         if threadpoolctl is None:
             return
         with Quiet._lock:
@@ -77,7 +82,7 @@ class Quiet:
                 if Quiet._loaded != len(sys.modules):
                     # What was imported since may have brought a library with threads.
                     Quiet._controller, Quiet._loaded = threadpoolctl.ThreadpoolController(), len(sys.modules)
-                Quiet._limits = Quiet._controller.limit(limits=self._cores)
+                Quiet._limits = _alone(lambda: Quiet._controller.limit(limits=self._cores))
 
     def end(self) -> None:
         if not self._held:
@@ -86,8 +91,24 @@ class Quiet:
             self._held = False
             Quiet._maps -= 1
             if Quiet._maps == 0:
-                Quiet._limits.restore_original_limits()
+                _alone(Quiet._limits.restore_original_limits)
                 Quiet._limits = None
+
+
+def _alone(act: Callable[[], Any]) -> Any:
+    """What it returns, called in a thread of its own.
+
+    threadpoolctl lets no other thread change OpenBLAS's number while the one that did so is alive, and a map may be
+    ended by any thread.
+    """
+    returned = []
+    thread = threading.Thread(target=lambda: returned.append(act()))
+    try:
+        thread.start()
+    except RuntimeError:
+        return act()  # the interpreter ends, and has no new threads
+    thread.join()
+    return returned[0] if returned else None
 
 
 def _is_decided() -> bool:

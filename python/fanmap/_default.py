@@ -5,6 +5,7 @@ They hold nothing that must be finished: a map that is still under way when the 
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections.abc import Callable
@@ -21,36 +22,55 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
-__all__ = ["in_worker", "pool", "shutdown"]
+__all__ = ["in_worker", "pool", "shutdown", "warm"]
 
 # How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
 # starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
 IDLE = 30.0
 
 _lock = threading.Lock()
-_warm: dict[str, Pool] = {}
-# Pools of one map each, until they have ended.
+# By name, with what was wished for when they were made.
+_warm: dict[str, tuple[object, Pool]] = {}
+# Pools of one map each, and warm ones that others took the place of, until they have ended.
 _own: list[Pool] = []
 _worker = False
 
 
 def in_worker() -> bool:
     """Whether this is a worker: a process of a pool, or a thread of the warm one."""
-    return _place.depth > 0 or any(warm._on_worker() for warm in list(_warm.values()))
+    return _place.depth > 0 or any(pool._on_worker() for _, pool in list(_warm.values()))
 
 
 def pool(name: str, wanted: Wanted) -> tuple[Pool, Callable[[bool], object] | None]:
     """A pool of that kind for a map; and, if it is for that map alone, what to call when that has ended."""
-    with _lock:
-        if wanted.workers is not None or wanted.initializer is not None or wanted.limits_memory:
-            _own[:] = [pool for pool in _own if not pool._pool.join(0)]
+    if wanted.workers is not None or wanted.initializer is not None or wanted.limits_memory:
+        with _lock:
             own = _make(name, wanted, None)
-            _own.append(own)
+            _until_ended(own)
             return own, own.shutdown
-        warm = _warm.get(name)
-        if warm is None or warm._broken:
-            warm = _warm[name] = _make(name, Wanted(), IDLE)
-        return warm, None
+    return warm(name, None, lambda: _make(name, Wanted(), IDLE)), None
+
+
+def warm(name: str, wish: object, make: Callable[[], Pool]) -> Pool:
+    """The warm pool of that name; a new one if the last was made for another wish, or is broken.
+
+    The last one ends with the work of those who still hold it.
+    """
+    with _lock:
+        kept = _warm.get(name)
+        if kept is not None and kept[0] == wish and not kept[1]._broken:
+            return kept[1]
+        pool = make()
+        _warm[name] = wish, pool
+        if kept is not None:
+            # Another handle, for `shutdown`: the pool closes when the last one that is used is dropped.
+            _until_ended(copy.copy(kept[1]))
+        return pool
+
+
+def _until_ended(pool: Pool) -> None:
+    _own[:] = [one for one in _own if not one._pool.join(0)]
+    _own.append(pool)
 
 
 def shutdown() -> None:
@@ -65,7 +85,7 @@ def shutdown() -> None:
     >>> fanmap.shutdown()
     """
     with _lock:
-        pools = [*_warm.values(), *_own]
+        pools = [*(pool for _, pool in _warm.values()), *_own]
         _warm.clear()
         _own.clear()
     for ending in pools:

@@ -148,14 +148,27 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         memory: tuple[int | None, int | None] = (None, None),
+        *,
+        inner_threads: int | None = None,
+        cancel_running: bool = False,
     ) -> ProcessPoolExecutor:
-        """A pool for `fanmap.map`, whose work is not worth waiting for at exit."""
+        """A pool for `fanmap.map` or an adapter, whose work is not worth waiting for at exit.
+
+        With `inner_threads`, that is how many cores each worker is told to have, whatever the user's variables say.
+        """
         executor = cls.__new__(cls)
         executor._context = None
         options = _start.Options(
-            _workers(workers), idle=idle, exit_time=_start.EXIT_TIME, max_memory=memory[0], memory_limit=memory[1]
+            _workers(workers),
+            idle=idle,
+            exit_time=_start.EXIT_TIME,
+            cancel_running=cancel_running,
+            max_memory=memory[0],
+            memory_limit=memory[1],
         )
-        executor._begin(_start.Template(), _start.Hooks(initializer, initargs), options, end_at_exit=True)
+        start = _start.Template()
+        start.inner_threads = inner_threads
+        executor._begin(start, _start.Hooks(initializer, initargs), options, end_at_exit=True)
         return executor
 
     def _begin(
@@ -169,7 +182,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         self._max_workers = options.workers
         self._owner = os.getpid()
         self._start = start
-        start.cores = _budget.share(options.workers)
+        start.cores = start.inner_threads or _budget.share(options.workers)
         self._hooks = hooks
         self._lock = threading.Lock()
         self._closed = False

@@ -68,6 +68,8 @@ class Start:
     method = ""
     # Each worker's share of them.
     cores = 1
+    # What was asked for in the place of that share, and of the user's variables.
+    inner_threads: int | None = None
     # How the worker comes by the user's `__main__`, in `_worker`'s words.
     main = "by value"
 
@@ -81,7 +83,7 @@ class Start:
     def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
         """What a new worker is told first, and the descriptors that it gets."""
         fds: list[int] = []
-        environ, limited = _budget.environment(self.cores)
+        environ, limited = _budget.environment(self.cores, always=self.inner_threads is not None)
         told: dict[str, Any] = {
             "main": self.main,
             "package": getattr(sys.modules.get("__main__"), "__package__", None),
