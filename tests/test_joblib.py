@@ -72,7 +72,8 @@ def test_a_time_out_ends_what_runs_and_the_pool_lives_on() -> None:
     # The task waits until somebody opens the FIFO, which nobody does.
     good("""
         import os, tempfile, fanmap.joblib
-                from joblib import Parallel, delayed
+        from multiprocessing import TimeoutError
+        from joblib import Parallel, delayed
         fanmap.joblib.register()
         fifo = os.path.join(tempfile.mkdtemp(), "fifo")
         os.mkfifo(fifo)

@@ -27,6 +27,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from . import _budget, _default, _place
+from ._options import Wanted
 from ._processes import ProcessPoolExecutor
 from ._threads import ThreadPoolExecutor
 
@@ -146,7 +147,8 @@ class _CallsOnThreads(_Calls):
     """On threads of their own: shared ones would wait for each other where calls are nested."""
 
     def __init__(self, wish: _Wish) -> None:
-        pool, self._end = _default.pool("threads", wish.workers, wish.initializer, wish.initargs)
+        wanted = Wanted(workers=wish.workers, initializer=wish.initializer, initargs=wish.initargs)
+        pool, self._end = _default.pool("threads", wanted)
         super().__init__(pool)
 
     def end(self) -> None:
