@@ -6,8 +6,10 @@ import asyncio
 import gc
 import itertools
 import os
+import select
 import threading
 from collections.abc import Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,50 @@ def test_it_refuses_what_it_cannot_use() -> None:
         fanmap.amap(abs)
     with pytest.raises(ValueError, match="on_error"):
         fanmap.amap(abs, [1], on_error="ignore")  # type: ignore[call-overload]
+
+
+def tell_and_stay(started: str) -> None:
+    with open(started, "w") as file:
+        file.write(str(os.getpid()))
+    threading.Event().wait()
+
+
+def told(started: str) -> int:
+    with open(started) as file:
+        return int(file.read())
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], 30)[0])
+    finally:
+        os.close(watched)
+
+
+@pytest.mark.parametrize("by", ["cancel", "close", "leaving"])
+def test_what_runs_in_a_process_is_ended_with_it(by: str, tmp_path: Path) -> None:
+    started = str(tmp_path / "started")
+    os.mkfifo(started)
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        async with fanmap.amap(tell_and_stay, [started], workers=1) as results:
+            asking = asyncio.ensure_future(anext(results))
+            pid = await loop.run_in_executor(None, told, started)
+            if by == "cancel":
+                asking.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                assert await loop.run_in_executor(None, has_ended, pid)
+            elif by == "close":
+                await results.aclose()
+                assert await loop.run_in_executor(None, has_ended, pid)
+        with suppress(StopAsyncIteration, asyncio.CancelledError):
+            await asking
+        return pid
+
+    assert has_ended(run(main()))

@@ -273,3 +273,26 @@ def test_a_cancelled_await_ends_the_call(fifo: str, there: set[int]) -> None:
 
     asyncio.run(main())
     assert children(os.getpid()) <= there
+
+
+def test_all_who_cancel_a_call_at_once_are_told_the_truth(fifo: str) -> None:
+    rounds, both = 300, threading.Barrier(2)
+    told: list[list[bool]] = [[], []]
+    with fanmap.ProcessPoolExecutor(1, cancel_running=True) as pool:
+        holds = pool.submit(begin, fifo, FOR_EVER)
+        await_start(fifo)
+        waiting = [pool.submit(abs, x) for x in range(rounds)]
+
+        def cancel_all(mine: list[bool]) -> None:
+            for future in waiting:
+                both.wait(60)
+                mine.append(future.cancel())
+
+        threads = [threading.Thread(target=cancel_all, args=(mine,)) for mine in told]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert told == [[True] * rounds] * 2
+        assert standard.wait(waiting, timeout=60).not_done == set()
+        assert holds.cancel()

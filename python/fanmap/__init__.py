@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ._place import worker_index
     from ._processes import ProcessPoolExecutor
     from ._remote import RemoteError
+    from ._retry import Retry
     from ._threads import ThreadPoolExecutor
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "MemoryLimitExceeded",
     "ProcessPoolExecutor",
     "RemoteError",
+    "Retry",
     "TaskTimeout",
     "ThreadPoolExecutor",
     "TimeoutError",
@@ -102,6 +104,7 @@ _WHERE = {
     "MemoryLimitExceeded": "fanmap._errors",
     "ProcessPoolExecutor": "fanmap._processes",
     "RemoteError": "fanmap._remote",
+    "Retry": "fanmap._retry",
     "TaskTimeout": "fanmap._errors",
     "ThreadPoolExecutor": "fanmap._threads",
     "TimeoutError": "builtins",

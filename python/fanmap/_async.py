@@ -42,6 +42,7 @@ class AsyncMapResult(AsyncIterator[T], Generic[T]):
 
     def __init__(self, results: MapResult[T]) -> None:
         self._results = results
+        results._kill_at_end()
         # Brought over, and not handed out.
         self._ready: deque[T] = deque()
         # One thread, which starts with the first question.
@@ -74,7 +75,10 @@ class AsyncMapResult(AsyncIterator[T], Generic[T]):
         return self._results.stats
 
     def close(self) -> None:
-        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped."""
+        """Cancel what has not started, and end the iterator.
+
+        What runs in a process is ended, with its worker; what runs in a thread is not waited for.
+        """
         if not self._over:
             self._over = True
             self._ready.clear()
@@ -144,7 +148,8 @@ def amap(
     waits for results, and calls a `progress` function. A list of them all is
     `[result async for result in fanmap.amap(...)]`.
 
-    A cancelled `await` ends the map: what has not started is cancelled.
+    A cancelled `await` ends the map, as does leaving it early: what has not started is cancelled, and what runs in a
+    process is ended, with its worker. (A thread cannot be ended.)
 
     >>> import asyncio, fanmap
     >>> async def main():

@@ -8,9 +8,10 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from . import _outcome
+from . import _native, _outcome
 from ._codec import decode_result
-from ._remote import decode_exception, decode_refusal, detach, remote_traceback
+from ._remote import decode_exception, decode_refusal, detach, remote_traceback, say, summary
+from ._retry import note
 from ._sketch import sketch
 
 __all__ = [
@@ -155,6 +156,10 @@ def _crashed(kind: type[WorkerCrashed], message: str, known: dict[str, Any]) -> 
 
 def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
     """The exception for an outcome over processes that is no value and no cancellation."""
+    if isinstance(payload, _native.Tried):
+        error_of_last = failure(kind, payload.payload, item)
+        note(error_of_last, [_said(*outcome, item) for outcome in payload.earlier])
+        return error_of_last
     if kind == _outcome.RAISED:
         return decode_exception(payload)
     if kind == _outcome.LOST:
@@ -209,6 +214,11 @@ def failure(kind: int, payload: Any, item: int | None = None) -> BaseException:
     raise AssertionError(f"outcome {kind} is no failure")
 
 
+def _said(kind: int, payload: Any, item: int | None) -> str:
+    """The failure of an attempt, in a line."""
+    return summary(payload) if kind == _outcome.RAISED else say(failure(kind, payload, item))
+
+
 def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
     """The exception of every task of a process pool that cannot go on."""
     if refusal is None:
@@ -228,7 +238,7 @@ def decoded(kind: int, payload: Any) -> tuple[Any, BaseException | None]:
     KeyboardInterrupt passes: it is that of the thread that asks.
     """
     if kind == _outcome.RAISED:
-        return None, decode_exception(payload)
+        return None, failure(kind, payload)
     try:
         return decode_result(payload), None
     except KeyboardInterrupt:

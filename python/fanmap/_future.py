@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from . import _native
 
-__all__ = ["Future"]
+__all__ = ["Future", "Submit"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -37,3 +39,14 @@ class Future(_native.FutureBase, concurrent.futures.Future[T]):
         for name in ("_condition", "_waiters", "_done_callbacks", "_result", "_exception", "_state"):
             setattr(copied, name, getattr(self, name))
         return copied
+
+
+class Submit:
+    """What an executor's `submit_with` gives: its `submit` with other options. It may be called any number of times."""
+
+    def __init__(self, submit: Callable[[Callable[..., Any], Any, Any], Future[Any]]) -> None:
+        self._submit = submit
+
+    def __call__(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have `fn(*args, **kwargs)` called; returns the future of its outcome, and raises what `submit` raises."""
+        return self._submit(fn, args, kwargs)

@@ -11,14 +11,16 @@ import contextvars
 import sys
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
+from heapq import heappop, heappush
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from . import _native, _outcome
-from ._remote import detach
+from ._remote import detach, say
+from ._retry import Rests, Retry, Trying, note
 
 if TYPE_CHECKING:
     from pickle import PickleBuffer
@@ -48,6 +50,8 @@ class Flow(NamedTuple):
     ordered: bool = True
     # How many seconds a task may take, if not what the executor says.
     time_limit: float | None = None
+    # When a task that failed is tried again, if not as the executor says.
+    retry: Retry | None = None
 
 
 class Lane(Protocol):
@@ -83,8 +87,9 @@ class Lane(Protocol):
     def spent(self) -> tuple[float, int, int]:
         """How long workers were in the function, in seconds; and how many bytes were sent and received."""
 
-    def close(self, *, interrupted: bool) -> None:
-        """Cancel what has not started. If the user interrupted, what runs is ended, or waited for if it cannot be.
+    def close(self, *, interrupted: bool, kill: bool) -> None:
+        """Cancel what has not started; with `kill` what runs is ended, too, if it can be. If the user interrupted and
+        it cannot be, it is waited for.
 
         From any thread, while another is in one of the other methods: a `wait` then ends, and nothing is sent any more.
         """
@@ -95,12 +100,19 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], flow
     context = contextvars.copy_context()
     if "decimal" in sys.modules:
         fn = _with_own_decimal(fn)
+    retry = executor._retry if flow.retry is None else flow.retry
+    rests = None
+    if retry is not None and retry.count:
+        rests = Rests(executor._rests)
+        fn = Trying(fn, retry, rests)
     run = _native.ThreadRun(executor._pool, fn, context, flow.star, flow.window, flow.together, flow.ordered)
-    return _ThreadLane(run, executor)
+    return _ThreadLane(run, executor, rests)
 
 
 def lane_over_any(executor: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:
     """A lane of submits to any executor. Without a bound it has one of its own."""
+    if flow.retry is not None and flow.retry.count:
+        return _PersistentLane(executor, fn, flow, flow.retry)
     return (_ForeignLane if flow.ordered else _ForeignLaneAsTheyCome)(executor, fn, flow)
 
 
@@ -121,16 +133,19 @@ def _with_own_decimal(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], flow: Flow) -> Lane:
     """A lane to an executor's processes."""
-    function = executor._function(fn, b"*" if flow.star else b"1")
+    terms = executor._terms.replaced(flow.time_limit, flow.retry)
+    function = executor._function(fn, b"*" if flow.star else b"1", terms.again)
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
-    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, flow.time_limit)
+    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native)
     return _ProcessLane(run, executor, executor._encoder)
 
 
 class _ThreadLane:
-    def __init__(self, run: _native.ThreadRun, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, run: _native.ThreadRun, executor: ThreadPoolExecutor, rests: Rests | None) -> None:
         self._run = run
+        # Where its tasks rest before they are tried again.
+        self._rests = rests
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ThreadPoolExecutor | None = executor
         self._broken_pool = executor._spawner.broken_pool
@@ -162,8 +177,10 @@ class _ThreadLane:
         error: BaseException = payload
         return error
 
-    def close(self, *, interrupted: bool) -> None:
+    def close(self, *, interrupted: bool, kill: bool) -> None:
         self._run.close()
+        if self._rests is not None:
+            self._rests.end()
         if interrupted:
             self._run.wait_quiet()
 
@@ -235,8 +252,8 @@ class _ProcessLane:
 
         return failure(kind, payload, index)
 
-    def close(self, *, interrupted: bool) -> None:
-        self._run.close(interrupted)
+    def close(self, *, interrupted: bool, kill: bool) -> None:
+        self._run.close(kill)
 
 
 class _Objects:
@@ -256,8 +273,15 @@ class _Objects:
 class HereLane(_Objects):
     """No lane at all: each item is worked on as it is sent."""
 
-    def __init__(self, fn: Callable[..., Any], star: bool, prelude: Callable[[], object] | None = None) -> None:
-        self._fn = fn
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        star: bool,
+        prelude: Callable[[], object] | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self._rests = Rests() if retry is not None and retry.count else None
+        self._fn = fn if retry is None or self._rests is None else Trying(fn, retry, self._rests)
         self._star = star
         # What is to be called before the first item.
         self._prelude = prelude
@@ -296,8 +320,10 @@ class HereLane(_Objects):
     def spent(self) -> tuple[float, int, int]:
         return self._busy, 0, 0
 
-    def close(self, *, interrupted: bool) -> None:
+    def close(self, *, interrupted: bool, kill: bool) -> None:
         self._closed = True
+        if self._rests is not None:
+            self._rests.end()
         self._done.clear()
 
 
@@ -333,14 +359,17 @@ class _ForeignLane(_Objects):
         return self._together if free >= self._together else 0
 
     def send(self, items: list[Any], index: int) -> None:
-        submit = self._executor.submit
         for at, item in enumerate(items, index):
             if self._closed:
                 return
-            self._sent(at, submit(self._fn, *item) if self._star else submit(self._fn, item))
-            if self._closed:
-                # Since the look above: perhaps after `close` had looked at the futures.
-                self._cancel()
+            self._submit(at, item)
+
+    def _submit(self, index: int, item: Any) -> None:
+        submit = self._executor.submit
+        self._sent(index, submit(self._fn, *item) if self._star else submit(self._fn, item))
+        if self._closed:
+            # Meanwhile: perhaps after `close` had looked at the futures.
+            self._cancel()
 
     def _sent(self, index: int, future: Future[Any]) -> None:
         self._futures.append((index, future))
@@ -370,7 +399,7 @@ class _ForeignLane(_Objects):
     def spent(self) -> tuple[float, int, int]:
         return 0.0, 0, 0
 
-    def close(self, *, interrupted: bool) -> None:
+    def close(self, *, interrupted: bool, kill: bool) -> None:
         self._closed = True
         self._cancel()
 
@@ -416,7 +445,7 @@ class _ForeignLaneAsTheyCome(_ForeignLane):
     def outstanding(self) -> int:
         return len(self._under_way)
 
-    def close(self, *, interrupted: bool) -> None:
+    def close(self, *, interrupted: bool, kill: bool) -> None:
         self._closed = True
         self._done.put(None)
         self._cancel()
@@ -425,6 +454,110 @@ class _ForeignLaneAsTheyCome(_ForeignLane):
         with suppress(KeyError):
             while True:
                 self._under_way.popitem()[1].cancel()
+
+
+class _Kept:
+    """An item whose outcome is not final."""
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        # What became of the attempts, but for the one that is under way.
+        self.earlier: list[str] = []
+        # Whether there are no more.
+        self.last = False
+
+
+class _PersistentLane(_ForeignLaneAsTheyCome):
+    """The same, where what failed is submitted again: by the thread that asks for results, while it does."""
+
+    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow, retry: Retry) -> None:
+        super().__init__(executor, fn, flow)
+        self._retry = retry
+        self._kept: dict[int, _Kept] = {}
+        # When to submit which again: a heap.
+        self._resting: list[tuple[float, int]] = []
+        # In order, outcomes that are final wait here for their turn.
+        self._ordered = flow.ordered
+        self._final: dict[int, Came] = {}
+        self._turn = 0
+
+    def _submit(self, index: int, item: Any) -> None:
+        self._kept[index] = _Kept(item)
+        try:
+            super()._submit(index, item)
+        except BaseException:
+            del self._kept[index]
+            raise
+
+    def poll(self, stash: _native.Stash | None, /) -> Came | None:
+        try:
+            return self.wait(0)
+        except TimeoutError:
+            return None
+
+    def wait(self, timeout: float | None) -> Came | None:
+        deadline = None if timeout is None else monotonic() + timeout
+        while not self._closed:
+            self._submit_rested()
+            if self._turn in self._final:
+                self._turn += 1
+                return self._final.pop(self._turn - 1)
+            if not self._kept:
+                return None
+            until = [at for at in (deadline, self._resting[0][0] if self._resting else None) if at is not None]
+            try:
+                left = max(min(until) - monotonic(), 0) if until else None
+                came = self._take(self._done.get(timeout=left))
+            except Empty:
+                if deadline is not None and monotonic() >= deadline:
+                    raise TimeoutError from None
+                continue
+            if came is None or self._is_tried_again(came):
+                continue
+            if not self._ordered:
+                return came
+            self._final[came[2]] = came
+        return None
+
+    def _is_tried_again(self, came: Came) -> bool:
+        """Whether an outcome is not final."""
+        kind, error, index, _ = came
+        kept = self._kept[index]
+        if kind == _outcome.RAISED and not kept.last and isinstance(error, self._retry.on) and _is_its_own(error):
+            rest = self._retry.rest(len(kept.earlier))
+            if rest is not None:
+                kept.earlier.append(say(error))
+                heappush(self._resting, (monotonic() + rest, index))
+                return True
+        if kind == _outcome.RAISED:
+            note(error, kept.earlier)
+        del self._kept[index]
+        return False
+
+    def _submit_rested(self) -> None:
+        while self._resting and self._resting[0][0] <= monotonic():
+            index = heappop(self._resting)[1]
+            kept = self._kept[index]
+            try:
+                super()._submit(index, kept.item)
+            except Exception as error:
+                # The executor takes no more: that is the item's last error.
+                kept.last = True
+                refused: Future[Any] = Future()
+                refused.set_exception(detach(error))
+                self._sent(index, refused)
+
+    def outstanding(self) -> int:
+        return len(self._kept) + len(self._final)
+
+
+def _is_its_own(error: BaseException) -> bool:
+    """Whether an error is a task's own: not that of a pool which cannot go on, or of what cannot be unpickled."""
+    if not isinstance(error, BrokenExecutor):
+        return True
+    from ._errors import WorkerCrashed
+
+    return isinstance(error, WorkerCrashed)
 
 
 def _came(index: int, future: Future[Any], timeout: float | None) -> Came:

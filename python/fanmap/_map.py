@@ -35,6 +35,7 @@ from ._lane import Flow, HereLane, lane_over_any
 from ._options import OnError, Options, Wanted, sends_copies
 from ._progress import Progress, Shown
 from ._remote import detach
+from ._retry import Retry
 from ._source import Source, in_step
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._began: float | None = None
         self._ended: float | None = None
         self._input_error: BaseException | None = None
+        # Whether what runs is ended as well, where it can be, when the map is closed.
+        self._kills = False
         self._closed = False
         self._owner = os.getpid()
         # Held by the thread that asks for a result.
@@ -270,6 +273,10 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         """
         self._end()
 
+    def _kill_at_end(self) -> None:
+        """From now on: whenever it ends, so does what still runs, where that can be ended."""
+        self._kills = True
+
     def __enter__(self) -> MapResult[T]:
         return self
 
@@ -366,7 +373,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._quiet is not None:
             self._quiet.end()
         try:
-            self._lane.close(interrupted=interrupted)
+            self._lane.close(interrupted=interrupted, kill=interrupted or self._kills)
         finally:
             if self._at_end is not None:
                 # A pool of its own: one that still runs something is not waited for.
@@ -438,6 +445,7 @@ def map(
     task_timeout: float | None = None,
     max_memory_per_worker: int | None = None,
     worker_memory_limit: int | None = None,
+    retries: int | Retry | None = None,
 ) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
@@ -461,6 +469,13 @@ def map(
     for this one map. A worker that has more memory of its own than the first after a task is replaced by a fresh one.
     What goes past the second is refused at any time: the task's MemoryError becomes a `MemoryLimitExceeded` that names
     the item, and its worker is replaced. `ProcessPoolExecutor` says what counts.
+
+    `retries=3` tries a task that failed again, up to three times: if `fn` raised an Exception, its worker died or its
+    time was up. `fanmap.Retry` says how long to wait in between, and for which exceptions. The error of the last try
+    has those of the others as notes. What cannot be pickled is not tried again. Until an outcome is final its item
+    counts as under way; over processes one that waits for its next try takes nobody's place, and each try finds the
+    arrays of its item as they were sent; over threads it keeps its thread; over an executor that is not of this
+    package it is submitted again while results are asked for.
 
     `progress=True` shows a bar by tqdm (`pip install 'fanmap[progress]'`), with the input's length if it has one; a
     text is the bar's label; a function is called, a few times a second and at the end, with the number of items done
@@ -507,6 +522,7 @@ def map(
         task_timeout,
         max_memory_per_worker,
         worker_memory_limit,
+        retries,
     ).checked()
     if not strict and sends_copies(wanted.executor):
         # With `strict`, what `repeat` gives counts.
@@ -542,7 +558,7 @@ def begin(
                 "place: give them to the outer map"
             )
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
-        return kind(HereLane(fn, star, prelude), source, manner._replace(workers=1))
+        return kind(HereLane(fn, star, prelude, wanted.retry), source, manner._replace(workers=1))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -552,7 +568,8 @@ def begin(
     workers: int = getattr(pool, "_max_workers", 0)
     quiet = Quiet(workers) if wanted.executor == "threads" else None
     try:
-        lane = _lane(pool, fn, Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, wanted.task_timeout))
+        flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, wanted.task_timeout, wanted.retry)
+        lane = _lane(pool, fn, flow)
         return kind(lane, source, manner._replace(workers=workers, at_end=end, quiet=quiet))
     except BaseException:
         if end is not None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
-from . import _check
+from . import _check, _retry
 from ._progress import Progress, Shown
 from ._progress import check as check_progress
+from ._retry import Retry
 
 __all__ = ["OnError", "Options", "Wanted", "sends_copies"]
 
@@ -27,6 +28,7 @@ class Options(TypedDict, total=False):
     chunksize: int
     timeout: float | None
     task_timeout: float | None
+    retries: int | Retry | None
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     strict: bool
@@ -52,6 +54,12 @@ class Wanted(NamedTuple):
     task_timeout: float | None = None
     max_memory_per_worker: int | None = None
     worker_memory_limit: int | None = None
+    retries: int | Retry | None = None
+
+    @property
+    def retry(self) -> Retry | None:
+        """When a task is tried again, once that was checked."""
+        return _retry.wanted(self.retries)
 
     @property
     def limits_memory(self) -> bool:
@@ -80,6 +88,7 @@ class Wanted(NamedTuple):
         _check.memory(self.max_memory_per_worker, self.worker_memory_limit)
         _check.on_error(self.on_error)
         check_progress(self.progress)
+        retries = _retry.wanted(self.retries)
         initargs = _check.initializer(self.initializer, self.initargs)
         if initargs and self.initializer is None:
             raise ValueError("initargs are what an initializer is called with, and there is none: give initializer=")
@@ -112,7 +121,7 @@ class Wanted(NamedTuple):
                 "task_timeout= ends a task with its worker process, so it is only for executor='processes' or fanmap's "
                 "ProcessPoolExecutor: a thread cannot be ended, and another executor's workers are its own"
             )
-        return self._replace(workers=workers, initargs=initargs, chunksize=self.chunksize or 1)
+        return self._replace(workers=workers, initargs=initargs, chunksize=self.chunksize or 1, retries=retries)
 
 
 def sends_copies(executor: str | Executor) -> bool:

@@ -23,14 +23,22 @@ from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _place, _start
-from ._errors import BrokenProcessPool, broken_pool, complete
+from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _place, _retry, _start
+from ._errors import (
+    BrokenProcessPool,
+    MemoryLimitExceeded,
+    TaskTimeout,
+    WorkerCrashed,
+    broken_pool,
+    complete,
+)
 from ._fixed import fix
-from ._future import Future
+from ._future import Future, Submit
 from ._lane import Flow, Lane, lane_over_any, lane_over_processes
 from ._map import executor_map
 from ._options import OnError
 from ._remote import decode_refusal, detach
+from ._retry import Retry
 from ._source import in_step
 
 if TYPE_CHECKING:
@@ -38,6 +46,8 @@ if TYPE_CHECKING:
     from pickle import PickleBuffer
 
 __all__ = ["ProcessPoolExecutor"]
+
+Exceptions = tuple[type[BaseException], ...]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +88,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     the memory may crash instead.
 
     With `task_timeout` (in seconds) a call that runs for longer fails with `TaskTimeout`, and its worker is replaced;
-    waiting for a worker, and loading the function in a new one, does not count. With `cancel_running` a future's
+    waiting for a worker, and loading the function in a new one, does not count. With `retries` (a number, or a
+    `fanmap.Retry`) a call that failed is tried again, also if its worker died or its time was up. `submit_with` gives
+    both to some calls alone. With `cancel_running` a future's
     `cancel` ends a call that runs, too, and so does a cancelled `await` of asyncio: its worker is killed and replaced.
 
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
@@ -107,6 +119,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         worker_exit: Callable[[], object] | None = None,
         worker_exit_timeout: float | None = _start.EXIT_TIME,
         task_timeout: float | None = None,
+        retries: int | Retry | None = None,
         cancel_running: bool = False,
         max_memory_per_worker: int | None = None,
         worker_memory_limit: int | None = None,
@@ -125,7 +138,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                     "supply a different mp_context."
                 )
         _check.not_negative("buffer_memory", buffer_memory)
-        _check.task_timeout(task_timeout)
+        terms = _Terms.checked(task_timeout, retries)
         _check.memory(max_memory_per_worker, worker_memory_limit)
         self._context = mp_context
         options = _start.Options(
@@ -133,12 +146,11 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             max_tasks_per_child,
             exit_time=worker_exit_timeout,
             buffer_memory=buffer_memory,
-            task_timeout=task_timeout,
             cancel_running=cancel_running,
             max_memory=max_memory_per_worker,
             memory_limit=worker_memory_limit,
         )
-        self._begin(start, hooks, options)
+        self._begin(start, hooks, options, terms)
 
     @classmethod
     def _for_map(
@@ -168,17 +180,24 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         )
         start = _start.Template()
         start.inner_threads = inner_threads
-        executor._begin(start, _start.Hooks(initializer, initargs), options, end_at_exit=True)
+        executor._begin(start, _start.Hooks(initializer, initargs), options, _Terms(), end_at_exit=True)
         return executor
 
     def _begin(
-        self, start: _start.Start, hooks: _start.Hooks, options: _start.Options, *, end_at_exit: bool = False
+        self,
+        start: _start.Start,
+        hooks: _start.Hooks,
+        options: _start.Options,
+        terms: _Terms,
+        *,
+        end_at_exit: bool = False,
     ) -> None:
         if _place.depth >= _DEEPEST:
             raise RuntimeError(
                 f"a pool of processes would lie within {_DEEPEST} others, each made by a worker of the one before: is "
                 "there a module that makes a pool when it is imported, outside any function?"
             )
+        self._terms = terms
         self._max_workers = options.workers
         self._owner = os.getpid()
         self._start = start
@@ -242,6 +261,22 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         What cannot be pickled is the future's exception. Raises RuntimeError after `shutdown`, `BrokenProcessPool` if
         the workers cannot live.
         """
+        return self._submit(self._terms, fn, args, kwargs)
+
+    def submit_with(self, *, task_timeout: float | None = None, retries: int | Retry | None = None) -> Submit:
+        """`submit` with other options for what is submitted by it; what is not given is as for the whole executor.
+
+        >>> import fanmap
+        >>> with fanmap.ProcessPoolExecutor() as pool:
+        ...     pool.submit_with(task_timeout=5, retries=2)(pow, 2, 10).result()
+        1024
+
+        Raises what the executor raises for these options.
+        """
+        _Terms.checked(task_timeout, retries)
+        return Submit(functools.partial(self._submit, self._terms.replaced(task_timeout, _retry.wanted(retries))))
+
+    def _submit(self, terms: _Terms, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[T]:
         _check.function(fn)
         self._check_open()
         started = self._engine.started()
@@ -249,7 +284,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         future: Future[T] = Future()
         how, given = (b"k", (args, kwargs)) if kwargs else (b"*", args)
         try:
-            function = self._function(fn, how)
+            function = self._function(fn, how, terms.again)
             buffers: list[PickleBuffer] = []
             argument = started.encoder.encode(given, "the task's argument", buffers)
         except Exception as error:
@@ -262,9 +297,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         if started.pool.may_start_worker():
             self._prepare()
         try:
-            if not started.pool.submit(function, argument, buffers, completions, future):
+            if not started.pool.submit(function, argument, buffers, completions, future, terms.native):
                 argument = started.encoder.encode(given, "the task's argument")  # there is no memory for the buffers
-                started.pool.submit(function, argument, None, completions, future)
+                started.pool.submit(function, argument, None, completions, future, terms.native)
         except RuntimeError:
             # Closed or broken since the look above, which says it in the standard library's words.
             self._check_open()
@@ -281,6 +316,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         ordered: bool = True,
         on_error: OnError = "raise",
         strict: bool = False,
+        retries: int | Retry | None = None,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` on the processes: the input is read and everything submitted now; results in order.
 
@@ -288,13 +324,15 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         seconds from this call. `chunksize` is accepted and not needed: how many items are
         sent ahead follows from their measured times.
 
-        `ordered`, `on_error` and `strict` are those of `fanmap.map`; the standard library's has none of them.
+        `ordered`, `on_error`, `strict` and `retries` are those of `fanmap.map`; the standard library's has none of
+        them.
         """
         _check.executor_map(fn, chunksize, buffersize, on_error)
+        retry = _retry.wanted(retries)
         if self._sends_copies and not strict:
             fn, iterables = fix(fn, iterables)
         source = in_step(iterables, strict=strict)
-        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered))
+        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, retry=retry))
         return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
@@ -373,21 +411,25 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             told, fds = self._start.surroundings(self._encoder, self._hooks)
             pool.set_setup(told, fds)
 
-    def _function(self, fn: Callable[..., Any], how: bytes) -> _native.Function:
-        """What the workers know `fn`, as it is now, by. `how` it is to be called: see `_worker`.
+    def _function(self, fn: Callable[..., Any], how: bytes, again: Exceptions | None) -> _native.Function:
+        """What the workers know `fn`, as it is now, by. `how` it is to be called, and `again` for what: see `_worker`.
 
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
         """
         started = self._engine.started(fn)
         buffers: list[PickleBuffer] = []
-        body = started.encoder.encode_function(fn, buffers)
+        name = _name(fn, how)
+        sent: Any = fn
+        if again is not None:
+            how, sent = how + b"r", (fn, again)
+        body = started.encoder.encode_function(sent, buffers)
         if buffers:
-            return self._large_function(started.pool, fn, how, how + body, buffers)
+            return self._large_function(started.pool, name, sent, how, how + body, buffers)
         key = how, body
         function = self._functions.get(key)
         if function is None:
-            function = _sent_once(started.pool, _name(fn, how), how + body)
+            function = _sent_once(started.pool, name, how + body)
             if len(body) <= _KEPT_BYTES and _is_stateless(fn):
                 with self._lock:
                     function = self._functions.setdefault(key, function)
@@ -396,10 +438,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         return function
 
     def _large_function(
-        self, pool: _native.ProcessPool, fn: Callable[..., Any], how: bytes, body: bytes, buffers: list[PickleBuffer]
+        self, pool: _native.ProcessPool, name: str, fn: object, how: bytes, body: bytes, buffers: list[PickleBuffer]
     ) -> _native.Function:
         """One that brings large buffers. If those of the last one hold the same, they are not copied again."""
-        name = _name(fn, how)
         function = pool.function(name, body, buffers, self._last_large)
         if function is None:  # there is no memory for them
             return _sent_once(pool, name, how + self._encoder.encode_function(fn))
@@ -409,6 +450,36 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
 
 _SUBMIT = ProcessPoolExecutor.submit
+
+
+class _Terms:
+    """How long a call may take, and when it is tried again."""
+
+    def __init__(self, task_timeout: float | None = None, retry: Retry | None = None) -> None:
+        self._task_timeout = task_timeout
+        self._retry = retry
+        # For which exceptions its worker is to ask for another try; None for none.
+        self.again: Exceptions | None = None
+        retries = None
+        if retry is not None and retry.count:
+            self.again = retry.on
+            covered = [issubclass(one, retry.on) for one in (WorkerCrashed, MemoryLimitExceeded, TaskTimeout)]
+            lost, outgrown, timed_out = covered
+            retries = (retry.count, retry.wait, retry.factor, retry.max_wait, lost, outgrown, timed_out)
+        # What the engine is told; None if there is nothing to tell.
+        self.native = _native.Terms(task_timeout, retries) if task_timeout or retries else None
+
+    @classmethod
+    def checked(cls, task_timeout: Any, retries: Any) -> _Terms:
+        """Those that a user asks for."""
+        _check.task_timeout(task_timeout)
+        return cls(task_timeout, _retry.wanted(retries))
+
+    def replaced(self, task_timeout: float | None, retry: Retry | None) -> _Terms:
+        """The same, but for what is given."""
+        if task_timeout is None and retry is None:
+            return self
+        return _Terms(task_timeout or self._task_timeout, self._retry if retry is None else retry)
 
 
 def _workers(wanted: int | None) -> int:

@@ -42,6 +42,8 @@ __all__ = [
     "encode_exception",
     "refusal",
     "remote_traceback",
+    "say",
+    "summary",
 ]
 
 _OWN_FILES = os.path.dirname(__file__) + os.sep
@@ -94,7 +96,7 @@ def encode_exception(exc: BaseException, encode: Callable[[object], bytes] | Non
             return Encoder(to_parent=True).encode_exception(exc)
         links = _encode_chain(exc, encode)
     except Exception as error:
-        links = [_bare_link(exc, f"this exception could not be pickled: {_say(error)}")]
+        links = [_bare_link(exc, f"this exception could not be pickled: {say(error)}")]
     return pickle.dumps((_format(exc), links), protocol=5)
 
 
@@ -147,7 +149,7 @@ def decode_exception(data: bytes) -> BaseException:
         text, links = pickle.loads(data)
         chain = [_decode_link(link) for link in links]
     except Exception as error:
-        reason = f"its report could not be read: {_say(error)}"
+        reason = f"its report could not be read: {say(error)}"
         return RemoteError("unknown", "an exception was raised in a worker", reason)
     for exc, link in zip(chain, links, strict=True):
         exc.__cause__ = None if link["cause"] is None else chain[link["cause"]]
@@ -155,6 +157,15 @@ def decode_exception(data: bytes) -> BaseException:
         exc.__suppress_context__ = link["suppress"]
     _set_cause(chain[0], remote_traceback(text))
     return chain[0]
+
+
+def summary(data: bytes) -> str:
+    """What `say` says of an encoded exception, which is not decoded for it; never fails."""
+    try:
+        _, links = pickle.loads(data)
+        return f"{links[0]['type_name'].rpartition('.')[2]}: {links[0]['message']}"
+    except Exception:
+        return "an exception whose report could not be read"
 
 
 def _encode_chain(exc: BaseException, encode: Callable[[object], bytes]) -> list[_Link]:
@@ -186,7 +197,7 @@ def _encode_one(exc: BaseException, encode: Callable[[object], bytes]) -> _Link:
         # With its args beside it: an `__init__` that makes the message from its argument would make it twice.
         link["payload"] = encode((exc, exc.args))
     except Exception as error:
-        link["reason"] = f"this exception could not be pickled: {_say(error)}"
+        link["reason"] = f"this exception could not be pickled: {say(error)}"
     return link
 
 
@@ -219,7 +230,7 @@ def _decode_link(link: _Link) -> BaseException:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            reason = f"this exception could not be unpickled: {_say(error)}"
+            reason = f"this exception could not be unpickled: {say(error)}"
     if exc is None:
         exc = RemoteError(link["type_name"], link["message"], reason)
     if link["notes"] and getattr(exc, "__notes__", None) != link["notes"]:
@@ -234,7 +245,7 @@ def _format(exc: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(type(exc), exc, _user_part(exc.__traceback__)))
     except Exception as error:
-        return f"{type(exc).__qualname__} (its traceback could not be formatted: {_say(error)})\n"
+        return f"{type(exc).__qualname__} (its traceback could not be formatted: {say(error)})\n"
 
 
 def _user_part(tb: TracebackType | None) -> TracebackType | None:
@@ -245,7 +256,8 @@ def _user_part(tb: TracebackType | None) -> TracebackType | None:
     return tb or first
 
 
-def _say(error: BaseException) -> str:
+def say(error: BaseException) -> str:
+    """An exception in a line."""
     return f"{type(error).__name__}: {_text(error)}"
 
 

@@ -54,8 +54,6 @@ class Options(NamedTuple):
     exit_time: float | None = None
     # In bytes.
     buffer_memory: int | None = None
-    # In seconds.
-    task_timeout: float | None = None
     cancel_running: bool = False
     # In bytes, of each worker.
     max_memory: int | None = None
@@ -229,7 +227,6 @@ def _pool(options: Options, start: str, **how: Any) -> _native.ProcessPool:
         idle=options.idle,
         exit_time=options.exit_time,
         blob_bytes=options.buffer_memory,
-        task_timeout=options.task_timeout,
         cancel_running=options.cancel_running,
         max_memory=options.max_memory,
         memory_limit=options.memory_limit,

@@ -7,6 +7,7 @@ which goes from "" to its one value.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -17,12 +18,13 @@ from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
 from typing import Any, ParamSpec, TypeVar
 
-from . import _check, _lifecycle, _lookalikes, _native, _place
+from . import _check, _lifecycle, _lookalikes, _native, _place, _retry
 from ._cores import default_threads
-from ._future import Future
+from ._future import Future, Submit
 from ._lane import Flow, Lane, lane_over_any, lane_over_threads
 from ._map import executor_map
 from ._options import OnError
+from ._retry import Rests, Retry, Trying
 from ._source import in_step
 
 __all__ = ["ThreadPoolExecutor"]
@@ -40,6 +42,9 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
     32. Threads are started as they are needed. Each task runs in a copy of the context (`contextvars`) that it was
     submitted in.
 
+    With `retries` (a number, or a `fanmap.Retry`) a call that raised is tried again; the wait between two tries takes
+    its thread. `submit_with` gives that to some calls alone.
+
     >>> import fanmap
     >>> with fanmap.ThreadPoolExecutor(max_workers=8) as pool:
     ...     list(pool.map(len, ["a", "bb"]))
@@ -56,12 +61,13 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         initargs: tuple[Any, ...] = (),
         *,
         task_timeout: None = None,
+        retries: int | Retry | None = None,
     ) -> None:
-        if task_timeout is not None:
-            raise ValueError("a thread cannot be ended, so task_timeout= is only for ProcessPoolExecutor")
+        _no_limit(task_timeout)
+        retry = _retry.wanted(retries)
         initargs = _check.initializer(initializer, initargs)
         prefix = thread_name_prefix or f"ThreadPoolExecutor-{next(_numbers)}"
-        self._start(max_workers, _Spawner(prefix, initializer, initargs))
+        self._start(max_workers, _Spawner(prefix, initializer, initargs), retry=retry)
 
     @classmethod
     def _for_map(
@@ -77,8 +83,17 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         return executor
 
     def _start(
-        self, max_workers: int | None, spawner: _Spawner, *, idle: float | None = None, cancel_at_exit: bool = False
+        self,
+        max_workers: int | None,
+        spawner: _Spawner,
+        *,
+        idle: float | None = None,
+        cancel_at_exit: bool = False,
+        retry: Retry | None = None,
     ) -> None:
+        self._retry = retry
+        # Where its threads rest before they try a task again.
+        self._rests = Rests()
         if max_workers is None:
             max_workers = default_threads()
         if isinstance(max_workers, float):
@@ -89,7 +104,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._owner = os.getpid()
         self._spawner = spawner
         self._pool = _native.ThreadPool(max_workers, self._spawner, idle)
-        self._exit = _FinishThreads(self._pool, cancel_at_exit)
+        self._exit = _FinishThreads(self._pool, self._rests, cancel_at_exit)
         self._shutdown = False
         _lifecycle.at_exit(self._exit)
 
@@ -110,8 +125,29 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
 
         Raises RuntimeError after `shutdown`, `BrokenThreadPool` if the initializer failed.
         """
+        return self._submit(self._retry, fn, args, kwargs)
+
+    def submit_with(self, *, task_timeout: None = None, retries: int | Retry | None = None) -> Submit:
+        """`submit` with other options for what is submitted by it; what is not given is as for the whole executor.
+
+        >>> import fanmap
+        >>> with fanmap.ThreadPoolExecutor() as pool:
+        ...     pool.submit_with(retries=2)(pow, 2, 10).result()
+        1024
+
+        Raises what the executor raises for these options.
+        """
+        _no_limit(task_timeout)
+        retry = self._retry if retries is None else _retry.wanted(retries)
+        return Submit(functools.partial(self._submit, retry))
+
+    def _submit(
+        self, retry: Retry | None, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Future[T]:
         _check.function(fn)
         self._check_open()
+        if retry is not None and retry.count:
+            fn = Trying(fn, retry, self._rests)
         future: Future[T] = Future()
         try:
             self._pool.submit(future, (fn, *args), kwargs)
@@ -135,17 +171,20 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         ordered: bool = True,
         on_error: OnError = "raise",
         strict: bool = False,
+        retries: int | Retry | None = None,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
         seconds from this call. `chunksize` has no effect on threads.
 
-        `ordered`, `on_error` and `strict` are those of `fanmap.map`; the standard library's has none of them.
+        `ordered`, `on_error`, `strict` and `retries` are those of `fanmap.map`; the standard library's has none of
+        them.
         """
         _check.executor_map(fn, None, buffersize, on_error)
+        retry = _retry.wanted(retries)
         source = in_step(iterables, strict=strict)
-        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered))
+        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, retry=retry))
         return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
@@ -159,6 +198,8 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         """Take no more calls; with `wait`, return when all that were submitted have ended and the threads are gone."""
         self._shutdown = True
         self._pool.close(cancel_futures)
+        if cancel_futures:
+            self._rests.end()
         if wait:
             if self._on_worker():
                 raise RuntimeError("cannot join current thread")
@@ -188,6 +229,11 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
 
 
 _SUBMIT = ThreadPoolExecutor.submit
+
+
+def _no_limit(task_timeout: object) -> None:
+    if task_timeout is not None:
+        raise ValueError("a thread cannot be ended, so task_timeout= is only for ProcessPoolExecutor")
 
 
 class _Spawner:
@@ -235,10 +281,13 @@ class _Spawner:
 class _FinishThreads:
     """Finishes a pool's work at exit."""
 
-    def __init__(self, pool: _native.ThreadPool, cancel: bool) -> None:
+    def __init__(self, pool: _native.ThreadPool, rests: Rests, cancel: bool) -> None:
         self._pool = pool
+        self._rests = rests
         self._cancel = cancel
 
     def finish_at_exit(self) -> None:
         self._pool.close(self._cancel)
+        if self._cancel:
+            self._rests.end()
         self._pool.join()

@@ -191,17 +191,24 @@ class Handler:
         """It will not be called again."""
         self._bodies.pop(function, None)
 
-    def function(self, function: int) -> tuple[bytes, Any]:
-        """How a function is to be called, and the function. Asked for once; another try, if decoding it failed."""
+    def function(self, function: int) -> tuple[bytes, Any, tuple[type[BaseException], ...] | None]:
+        """How a function is to be called; the function; and what it is called again for, or None, if it is not.
+
+        Asked for once; another try, if decoding it failed.
+        """
         body, buffers = self._bodies[function]
+        again = None
         try:
-            decoded = _codec.decode(memoryview(body)[1:], buffers)
+            if body[1:2] == b"r":
+                decoded, again = _codec.decode(memoryview(body)[2:], buffers)
+            else:
+                decoded = _codec.decode(memoryview(body)[1:], buffers)
         except MemoryError:
             raise  # not what was sent is wrong
         except BaseException as error:
             raise _undecodable("the function", error) from error
         del self._bodies[function]
-        return body[:1], decoded
+        return body[:1], decoded, again
 
     def argument(self, body: bytes, buffers: list[Any]) -> Any:
         """The argument of a task, or a list of those of a run."""

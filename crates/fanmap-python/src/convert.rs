@@ -28,6 +28,15 @@ pub(crate) enum Kind {
     Broken = 5,
 }
 
+/// The payload of a failure of a task that had been tried before.
+#[pyclass(frozen, get_all, module = "fanmap._native")]
+pub(crate) struct Tried {
+    /// What it would be otherwise.
+    payload: Py<PyAny>,
+    /// The kinds and payloads of what the attempts before came to, in order.
+    earlier: Vec<(u8, Py<PyAny>)>,
+}
+
 /// The kind and payload for an end of a task over processes.
 pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, PyAny>)> {
     let none = || py.None().into_bound(py);
@@ -59,6 +68,16 @@ pub(crate) fn end<'py>(py: Python<'py>, end: End) -> PyResult<(Kind, Bound<'py, 
             (Kind::Lost, told.into_pyobject(py)?.into_any())
         }
         End::Broken(why) => (Kind::Broken, broken(py, &why)?.into_any()),
+        End::Failed { last, earlier } => {
+            let told = |end| self::end(py, end).map(|(kind, payload)| (kind, payload.unbind()));
+            let (kind, payload) = told(*last)?;
+            let earlier = earlier.into_iter().map(|outcome| {
+                let (kind, payload) = told(End::Outcome(outcome))?;
+                Ok((kind as u8, payload))
+            });
+            let earlier = earlier.collect::<PyResult<_>>()?;
+            (kind, Bound::new(py, Tried { payload, earlier })?.into_any())
+        }
     })
 }
 

@@ -211,12 +211,18 @@ impl Core {
         if cell.observers.is_some() {
             return Err(end);
         }
-        let left = match end {
+        let left = match &end {
+            // Perhaps a thread that cancelled it at the same time as another has seen to its own part already.
+            End::Outcome(Outcome::Cancelled) if cell.state != State::Finished => {
+                (Kept::default(), cell.enter(State::CancelledAndNotified))
+            }
             // Somebody has given it an outcome by hand.
             _ if cell.state.is_final() => (Kept::default(), None),
-            End::Outcome(Outcome::Cancelled) => (Kept::default(), cell.enter(State::CancelledAndNotified)),
             End::Outcome(Outcome::Value(_) | Outcome::Raised(_)) => cell.finish(Kept::Encoded(end)),
-            End::Outcome(_) | End::Broken(_) => return Err(end),
+            End::Failed { last, .. } if matches!(**last, End::Outcome(Outcome::Raised(_))) => {
+                cell.finish(Kept::Encoded(end))
+            }
+            End::Outcome(_) | End::Broken(_) | End::Failed { .. } => return Err(end),
         };
         let awaited = cell.waiting > 0;
         drop(cell);

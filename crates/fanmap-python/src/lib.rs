@@ -49,13 +49,15 @@ use pyo3::prelude::*;
 #[pymodule(gil_used = false)]
 mod _native {
     #[pymodule_export]
+    use super::convert::Tried;
+    #[pymodule_export]
     use super::future::FutureBase;
     #[pymodule_export]
     use super::numbers::{pack_numbers, unpack_numbers};
     #[pymodule_export]
     use super::process_map::ProcessRun;
     #[pymodule_export]
-    use super::processes::{Completions, Function, ProcessPool};
+    use super::processes::{Completions, Function, ProcessPool, Terms};
     #[pymodule_export]
     use super::stash::{Stash, are_atoms};
     #[pymodule_export]

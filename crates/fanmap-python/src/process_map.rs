@@ -16,12 +16,12 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
-use fanmap::bytes::{self, End, Sink, Wanted};
+use fanmap::bytes::{self, End, Retries, Sink, Wanted};
 use fanmap::map::ordered::{Ordered, Popped};
 use fanmap::map::window::{Window, items_for_encoded, items_together, run_for};
 
 use crate::convert::{self, Kind};
-use crate::processes::{self, Function, ProcessPool};
+use crate::processes::{self, Function, ProcessPool, Terms, TermsOfTasks};
 use crate::stash::Stash;
 use crate::wait;
 
@@ -71,9 +71,9 @@ pub(crate) struct ProcessRun {
 impl ProcessRun {
     /// A map of `function`. Each task holds `keeper` until it has ended. `window` bounds the items under way; 0 is no bound,
     /// `None` as many as keep the workers busy. At least `together` items go to a worker at a time. Outcomes leave in the
-    /// order of their items, or as they come. A task may take `time_limit` seconds; as long as the pool says, if that is `None`.
+    /// order of their items, or as they come.
     #[new]
-    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true, time_limit=None))]
+    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true, terms=None))]
     fn new(
         pool: Py<ProcessPool>,
         function: &Function,
@@ -81,7 +81,7 @@ impl ProcessRun {
         keeper: Py<PyAny>,
         together: u32,
         ordered: bool,
-        time_limit: Option<f64>,
+        terms: Option<&Terms>,
     ) -> Self {
         let shared = Arc::new(Shared {
             results: if ordered {
@@ -96,14 +96,13 @@ impl ProcessRun {
             together,
         });
         let function = Arc::clone(&function.function);
-        let time_limit = time_limit.map(Duration::from_secs_f64).or(pool.get().time_limit());
         Self {
             workers: pool.get().pool().max_workers(),
             pool,
             sink: Arc::new(PutEnds {
                 sizes: Mutex::default(),
                 shared: Arc::clone(&shared),
-                time_limit,
+                terms: terms.map(Terms::shared),
                 _keeper: keeper,
             }),
             closed: Mutex::new(false),
@@ -227,8 +226,7 @@ struct PutEnds {
     /// Of the runs that have not ended: by the first item, how many have not, and the bytes of their arguments.
     sizes: Mutex<BTreeMap<u64, (u32, usize)>>,
     shared: Arc<Shared>,
-    /// How long a task may take.
-    time_limit: Option<Duration>,
+    terms: Option<Arc<TermsOfTasks>>,
     /// Dropped, perhaps as the last one, where the interpreter is not at hand: PyO3 then lets go of it later.
     _keeper: Py<PyAny>,
 }
@@ -270,7 +268,11 @@ impl Sink for PutEnds {
     }
 
     fn time_limit(&self) -> Option<Duration> {
-        self.time_limit
+        self.terms.as_ref()?.time_limit
+    }
+
+    fn retries(&self) -> Option<&Retries> {
+        self.terms.as_ref()?.retries.as_ref()
     }
 
     fn wanted(&self) -> Wanted {

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::Pending;
-use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Sink, Start, Wanted};
+use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Retries, Sink, Start, Wanted};
 
 use crate::future::FutureBase;
 use crate::{buffer, convert, wait, worker};
@@ -21,10 +21,46 @@ use crate::{buffer, convert, wait, worker};
 pub(crate) struct ProcessPool {
     /// Shared by itself: the engine's pool has its own lock.
     pool: bytes::Pool,
-    /// How long a task may take.
-    time_limit: Option<Duration>,
     /// Whether to cancel a task that runs is to end its worker.
     cancels_running: bool,
+}
+
+/// How long tasks may take, and when those that failed are tried again.
+#[pyclass(frozen, module = "fanmap._native")]
+pub(crate) struct Terms {
+    terms: Arc<TermsOfTasks>,
+}
+
+pub(crate) struct TermsOfTasks {
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) retries: Option<Retries>,
+}
+
+#[pymethods]
+impl Terms {
+    /// `retries` is `(count, wait, factor, max_wait, lost, outgrown, timed_out)`, with the waits in seconds.
+    #[new]
+    fn new(time_limit: Option<f64>, retries: Option<(u32, f64, f64, f64, bool, bool, bool)>) -> Self {
+        let retries = retries.map(|(count, wait, factor, max_wait, lost, outgrown, timed_out)| Retries {
+            count,
+            wait: Duration::from_secs_f64(wait),
+            factor,
+            max_wait: Duration::from_secs_f64(max_wait),
+            lost,
+            outgrown,
+            timed_out,
+        });
+        let time_limit = time_limit.map(Duration::from_secs_f64);
+        Self {
+            terms: Arc::new(TermsOfTasks { time_limit, retries }),
+        }
+    }
+}
+
+impl Terms {
+    pub(crate) fn shared(&self) -> Arc<TermsOfTasks> {
+        Arc::clone(&self.terms)
+    }
 }
 
 /// A function that workers know while somebody holds this.
@@ -123,7 +159,7 @@ impl Queue {
 /// Takes one task's end. It never touches the interpreter.
 struct Complete {
     queue: Arc<Queue>,
-    time_limit: Option<Duration>,
+    terms: Option<Arc<TermsOfTasks>>,
     /// Held until then: a program may have nothing but a weak reference to a future whose task is under way.
     future: Mutex<Option<Py<FutureBase>>>,
 }
@@ -137,7 +173,11 @@ impl Sink for Complete {
     }
 
     fn time_limit(&self) -> Option<Duration> {
-        self.time_limit
+        self.terms.as_ref()?.time_limit
+    }
+
+    fn retries(&self) -> Option<&Retries> {
+        self.terms.as_ref()?.retries.as_ref()
     }
 
     fn wanted(&self) -> Wanted {
@@ -158,7 +198,7 @@ impl ProcessPool {
     #[new]
     #[pyo3(signature = (
         workers, start, *, command=None, pid=None, fd=None, max_tasks=None, idle=None, exit_time=None, at_once=false,
-        blob_bytes=None, task_timeout=None, cancel_running=false, max_memory=None, memory_limit=None
+        blob_bytes=None, cancel_running=false, max_memory=None, memory_limit=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
@@ -172,7 +212,6 @@ impl ProcessPool {
         exit_time: Option<f64>,
         at_once: bool,
         blob_bytes: Option<u64>,
-        task_timeout: Option<f64>,
         cancel_running: bool,
         max_memory: Option<u64>,
         memory_limit: Option<u64>,
@@ -204,7 +243,6 @@ impl ProcessPool {
         let pool = bytes::Pool::new(config, start).map_err(|error| convert::error(&error))?;
         Ok(Self {
             pool,
-            time_limit: task_timeout.map(Duration::from_secs_f64),
             cancels_running: cancel_running,
         })
     }
@@ -266,6 +304,7 @@ impl ProcessPool {
 
     /// Submits a task whose end goes to `future`, if need be through `completions`. False, and nothing is done, if there is no
     /// memory for the buffers that were left out of its bytes.
+    #[pyo3(signature = (function, argument, buffers, completions, future, terms))]
     fn submit(
         &self,
         function: &Function,
@@ -273,10 +312,11 @@ impl ProcessPool {
         buffers: Option<&Bound<'_, PyList>>,
         completions: &Completions,
         future: &Bound<'_, FutureBase>,
+        terms: Option<&Terms>,
     ) -> PyResult<bool> {
         let sink = Arc::new(Complete {
             queue: Arc::clone(&completions.queue),
-            time_limit: self.time_limit,
+            terms: terms.map(Terms::shared),
             future: Mutex::new(Some(future.clone().unbind())),
         });
         let Some(argument) = load(&self.pool, argument, buffers)? else {
@@ -367,10 +407,6 @@ impl ProcessPool {
 impl ProcessPool {
     pub(crate) fn pool(&self) -> &bytes::Pool {
         &self.pool
-    }
-
-    pub(crate) fn time_limit(&self) -> Option<Duration> {
-        self.time_limit
     }
 }
 

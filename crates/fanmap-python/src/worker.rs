@@ -145,7 +145,8 @@ pub(crate) fn accept(py: Python<'_>) -> PyResult<Option<Invitation>> {
 /// Serves the pool until told to leave: true. False if this process was given up and is about to be killed.
 ///
 /// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body, buffers)`, `forget(id)`,
-/// `function(id) -> (how, function)` and `argument(body, buffers)`, which raise what is to be the task's error,
+/// `function(id) -> (how, function, again)` (the exceptions for which it is tried again, or `None`) and
+/// `argument(body, buffers)`, which raise what is to be the task's error,
 /// `result(value, buffers) -> bytes`, which may and puts large buffers into the list `buffers` unless that is None,
 /// `raised(error) -> bytes`, which does not, and `tidy()`, which lets go of what is not needed.
 #[pyfunction]
@@ -202,6 +203,48 @@ enum How {
     Named,
 }
 
+/// A function that was decoded.
+#[derive(Clone)]
+struct Known<'py> {
+    how: How,
+    function: Bound<'py, PyAny>,
+    /// The exceptions for which a task is tried again.
+    again: Option<Bound<'py, PyAny>>,
+}
+
+/// What a task raised, or what went wrong around it; and whether it is worth another try.
+struct Failed {
+    error: PyErr,
+    again: bool,
+}
+
+impl From<PyErr> for Failed {
+    fn from(error: PyErr) -> Self {
+        Self { error, again: false }
+    }
+}
+
+impl<'py> Known<'py> {
+    fn call(&self, argument: &Bound<'py, PyAny>) -> Result<Bound<'py, PyAny>, Failed> {
+        self.try_call(argument).map_err(|error| {
+            let is_one = |kinds: &Bound<'py, PyAny>| error.matches(kinds.py(), kinds).unwrap_or(false);
+            let again = self.again.as_ref().is_some_and(is_one);
+            Failed { error, again }
+        })
+    }
+
+    fn try_call(&self, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        match self.how {
+            How::One => self.function.call1((argument,)),
+            How::Star => self.function.call1(argument.cast::<PyTuple>()?),
+            How::Named => {
+                let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = argument.extract()?;
+                self.function.call(args, Some(&kwargs))
+            }
+        }
+    }
+}
+
 /// The arguments of a run of tasks.
 enum Arguments<'py> {
     Numbers(Packed),
@@ -228,7 +271,7 @@ struct PyHandler<'py> {
     /// Bytecode that does nothing: where the interpreter looks for signals, and for other threads that want its lock.
     breathe: Bound<'py, PyAny>,
     /// The functions that were called, decoded.
-    functions: HashMap<u64, (How, Bound<'py, PyAny>)>,
+    functions: HashMap<u64, Known<'py>>,
     /// Those whose buffers could not be mapped, and why: an error of each of their tasks.
     unusable: HashMap<u64, PyErr>,
 }
@@ -259,50 +302,42 @@ impl<'py> PyHandler<'py> {
     }
 
     /// The function, decoded when it is first called: what goes wrong then is its caller's.
-    fn function(&mut self, id: u64) -> PyResult<(How, Bound<'py, PyAny>)> {
-        if let Some((how, function)) = self.functions.get(&id) {
-            return Ok((*how, function.clone()));
+    fn function(&mut self, id: u64) -> PyResult<Known<'py>> {
+        if let Some(known) = self.functions.get(&id) {
+            return Ok(known.clone());
         }
         if let Some(error) = self.unusable.get(&id) {
             return Err(error.clone_ref(self.py));
         }
         let found = self.handler.call_method1("function", (id,))?;
-        let (how, function): (Bound<'_, PyBytes>, Bound<'_, PyAny>) = found.extract()?;
+        let (how, function, again): (Bound<'_, PyBytes>, Bound<'_, PyAny>, Option<Bound<'_, PyAny>>) =
+            found.extract()?;
         let how = match how.as_bytes() {
             b"1" => How::One,
             b"*" => How::Star,
             _ => How::Named,
         };
-        self.functions.insert(id, (how, function.clone()));
-        Ok((how, function))
+        let known = Known { how, function, again };
+        self.functions.insert(id, known.clone());
+        Ok(known)
     }
 
-    fn argument(&self, body: Message) -> PyResult<Bound<'py, PyAny>> {
-        let buffers = buffer::lend(self.py, body.blobs, Access::Shared)?;
+    fn argument(&self, body: Message, chunk: &Chunk<'_>) -> PyResult<Bound<'py, PyAny>> {
+        // Who is sent them again must find them as they were.
+        let access = if chunk.is_kept() {
+            Access::Private
+        } else {
+            Access::Shared
+        };
+        let buffers = buffer::lend(self.py, body.blobs, access)?;
         self.handler
             .call_method1(intern!(self.py, "argument"), (self.bytes(&body.bytes), buffers))
     }
 
-    fn arguments(&self, body: Message) -> PyResult<Arguments<'py>> {
+    fn arguments(&self, body: Message, chunk: &Chunk<'_>) -> PyResult<Arguments<'py>> {
         match Packed::read(&body.bytes) {
             Some(numbers) => Ok(Arguments::Numbers(numbers)),
-            None => Ok(Arguments::Pickled(self.argument(body)?.cast_into::<PyList>()?)),
-        }
-    }
-
-    fn call(
-        &self,
-        how: How,
-        function: &Bound<'py, PyAny>,
-        argument: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        match how {
-            How::One => function.call1((argument,)),
-            How::Star => function.call1(argument.cast::<PyTuple>()?),
-            How::Named => {
-                let (args, kwargs): (Bound<'_, PyTuple>, Bound<'_, PyDict>) = argument.extract()?;
-                function.call(args, Some(&kwargs))
-            }
+            None => Ok(Arguments::Pickled(self.argument(body, chunk)?.cast_into::<PyList>()?)),
         }
     }
 
@@ -332,21 +367,21 @@ impl<'py> PyHandler<'py> {
             .to_vec()
     }
 
-    fn give(&mut self, result: PyResult<Load>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn give(&mut self, result: Result<Load, Failed>, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         match result {
             Ok(value) => chunk.values(self, 1, value),
-            Err(error) => self.fail(error, chunk),
+            Err(failed) => self.fail(failed, chunk),
         }
     }
 
     /// Gives what a task raised. If it ran out of memory that is limited, there is some again before that is encoded.
-    fn fail(&mut self, error: PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn fail(&mut self, Failed { error, again }: Failed, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         let outgrown = error.is_instance_of::<PyMemoryError>(self.py) && chunk.lift_limit();
         let body = self.raised(error);
         if outgrown {
             return chunk.outgrown(self, body);
         }
-        chunk.raised(self, body)
+        chunk.raised(self, body, again)
     }
 
     /// Gives the values that were kept, all atoms, in one pickle.
@@ -364,7 +399,7 @@ impl<'py> PyHandler<'py> {
         }
         for value in values {
             let result = self.result(&value, chunk.memory());
-            self.give(result, chunk)?;
+            self.give(result.map_err(Failed::from), chunk)?;
         }
         Ok(())
     }
@@ -373,7 +408,7 @@ impl<'py> PyHandler<'py> {
     fn fail_all(&mut self, error: &PyErr, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         loop {
             chunk.ended();
-            self.fail(error.clone_ref(self.py), chunk)?;
+            self.fail(error.clone_ref(self.py).into(), chunk)?;
             if chunk.start(self).is_none() {
                 return Ok(());
             }
@@ -381,15 +416,10 @@ impl<'py> PyHandler<'py> {
     }
 
     /// Runs the one task that a body is for.
-    fn run_one(
-        &mut self,
-        (how, function): (How, Bound<'py, PyAny>),
-        body: Message,
-        chunk: &mut Chunk<'_>,
-    ) -> Result<(), Error> {
-        let argument = self.argument(body);
-        let value = argument.and_then(|argument| self.call(how, &function, &argument));
-        let result = value.and_then(|value| self.result(&value, chunk.memory()));
+    fn run_one(&mut self, known: &Known<'py>, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+        let argument = self.argument(body, chunk).map_err(Failed::from);
+        let value = argument.and_then(|argument| known.call(&argument));
+        let result = value.and_then(|value| Ok(self.result(&value, chunk.memory())?));
         chunk.ended();
         self.give(result, chunk)
     }
@@ -397,7 +427,7 @@ impl<'py> PyHandler<'py> {
     /// Runs those of a chunk, from the one at `next` on, which was started.
     fn run_many(
         &mut self,
-        (how, function): (How, Bound<'py, PyAny>),
+        known: &Known<'py>,
         arguments: &Arguments<'py>,
         mut next: u32,
         chunk: &mut Chunk<'_>,
@@ -405,8 +435,8 @@ impl<'py> PyHandler<'py> {
         // Values of tasks that have ended: immutable atoms, to be encoded together.
         let mut kept = Vec::new();
         loop {
-            let argument = arguments.get(self.py, next as usize);
-            let value = argument.and_then(|argument| self.call(how, &function, &argument));
+            let argument = arguments.get(self.py, next as usize).map_err(Failed::from);
+            let value = argument.and_then(|argument| known.call(&argument));
             let due = chunk.ended();
             match value {
                 Ok(value) if is_atom(&value) => {
@@ -420,11 +450,11 @@ impl<'py> PyHandler<'py> {
                     let result = self.result(&value, chunk.memory());
                     drop(value);
                     self.give_kept(&mut kept, chunk)?;
-                    self.give(result, chunk)?;
+                    self.give(result.map_err(Failed::from), chunk)?;
                 }
-                Err(error) => {
+                Err(failed) => {
                     self.give_kept(&mut kept, chunk)?;
-                    self.fail(error, chunk)?;
+                    self.fail(failed, chunk)?;
                 }
             }
             if due {
@@ -490,16 +520,16 @@ impl Handler for PyHandler<'_> {
         if !self.functions.contains_key(&function) {
             chunk.hold_clock();
         }
-        let function = match self.function(function) {
-            Ok(function) => function,
+        let known = match self.function(function) {
+            Ok(known) => known,
             Err(error) => return self.fail_all(&error, chunk),
         };
         chunk.start_clock();
         if chunk.total() == 1 {
-            return self.run_one(function, body, chunk);
+            return self.run_one(&known, body, chunk);
         }
-        match self.arguments(body) {
-            Ok(arguments) => self.run_many(function, &arguments, first, chunk),
+        match self.arguments(body, chunk) {
+            Ok(arguments) => self.run_many(&known, &arguments, first, chunk),
             Err(error) => self.fail_all(&error, chunk),
         }
     }

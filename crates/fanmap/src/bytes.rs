@@ -6,7 +6,7 @@
 //!
 //! A worker is a program that calls [`accept`] and [`serve`], or a child that a [`Template`] forked.
 
-pub use crate::config::ProcessConfig;
+pub use crate::config::{ProcessConfig, Retries};
 pub use crate::memory::{Attached, Load, Memory, Message, Parcel, Returns};
 pub use crate::supervisor::job::{Broken, End, Function, Sink, Wanted};
 pub use crate::supervisor::launcher::{MakeCommand, Start, TemplateProcess};

@@ -43,6 +43,27 @@ impl ThreadConfig {
     }
 }
 
+/// When a task over processes that failed is tried again.
+///
+/// What its function raised counts if the worker's handler says so ([`Chunk::raised`](crate::bytes::Chunk::raised)).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Retries {
+    /// How often at most, after the first time.
+    pub count: u32,
+    /// How long to wait before it is tried again for the first time.
+    pub wait: Duration,
+    /// By how much the next wait is longer than the one before, each time.
+    pub factor: f64,
+    /// The longest wait.
+    pub max_wait: Duration,
+    /// Whether it is if its worker ended.
+    pub lost: bool,
+    /// Whether it is if it went past the memory limit of its worker.
+    pub outgrown: bool,
+    /// Whether it is if its time was up.
+    pub timed_out: bool,
+}
+
 /// What is asked of a pool of processes.
 #[derive(Clone, Debug)]
 pub struct ProcessConfig {

@@ -82,6 +82,16 @@ impl Error {
         self
     }
 
+    /// The same error, of a task that had been tried before, and what that came to.
+    #[must_use]
+    pub(crate) fn after(mut self, earlier: &[Self]) -> Self {
+        for (at, error) in earlier.iter().enumerate() {
+            let told = format!("; attempt {} failed: {}", at + 1, error.message());
+            self.inner.message.push_str(&told);
+        }
+        self
+    }
+
     /// What kind of thing went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -161,7 +161,10 @@ impl Handler for Functions {
             chunk.ended();
             match result {
                 Ok(value) => chunk.values(self, 1, value)?,
-                Err(raised) => chunk.raised(self, postcard::to_allocvec(&raised).unwrap_or_default())?,
+                Err(raised) => {
+                    let again = matches!(raised, Raised::Panic(_));
+                    chunk.raised(self, postcard::to_allocvec(&raised).unwrap_or_default(), again)?;
+                }
             }
         }
         Ok(())

@@ -86,6 +86,38 @@ impl Sink for Tell {
     }
 }
 
+/// Cancels its one task once more when it hears that it was cancelled, as another thread may at the same time.
+struct CancelsToo {
+    ticket: std::sync::OnceLock<fanmap::bytes::Ticket>,
+    told: mpsc::Sender<Option<bool>>,
+}
+
+impl Sink for CancelsToo {
+    fn finished(&self, _: u64, _: u32, _: End) {
+        let told = self.ticket.get().map(fanmap::bytes::Ticket::cancel);
+        self.told.send(told).unwrap();
+    }
+}
+
+#[test]
+fn who_cancels_a_task_that_another_is_just_cancelling_is_told_that_it_is_cancelled() {
+    let never = || std::process::Command::new("/bin/cat");
+    let pool = fanmap::bytes::Pool::new(ProcessConfig::default(), Start::Direct(Box::new(never))).unwrap();
+    let function = pool.function("f", Vec::new()).unwrap();
+    let (told, heard) = mpsc::channel();
+    let sink = std::sync::Arc::new(CancelsToo {
+        ticket: std::sync::OnceLock::new(),
+        told,
+    });
+    let ticket = pool.submit(&function, Vec::new(), sink.clone(), 0).unwrap();
+    sink.ticket.set(ticket.clone()).unwrap();
+    assert!(ticket.cancel());
+    assert_eq!(heard.recv().unwrap(), Some(true));
+    pool.end_workers(true);
+    assert_eq!(pool.join(None), Joined::All);
+    assert!(heard.try_recv().is_err(), "it is told once");
+}
+
 /// Why a pool of `start` broke, which it must with its first task.
 fn why_broken(workers: usize, start: Start) -> String {
     let config = ProcessConfig {

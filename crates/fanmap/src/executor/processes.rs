@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
 use crate::future::{Control, Future, Promise, controlled_promise};
+use crate::memory::Message;
 use crate::outcome::Outcome;
 use crate::queue::{Joined, Pending};
 use crate::registry::{self, Raised};
@@ -252,21 +253,31 @@ pub(crate) fn encode<A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
 
 /// What became of a task, decoded.
 pub(crate) fn decode<R: DeserializeOwned>(end: &End) -> Result<Outcome<R>, Error> {
+    match end {
+        End::Broken(broken) => Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
+        End::Outcome(outcome) => decode_outcome(outcome),
+        End::Failed { last, earlier } => {
+            let failure = |one: Result<Outcome<R>, Error>| one.and_then(Outcome::into_result).err();
+            let earlier: Vec<Error> = earlier.iter().map(decode_outcome).filter_map(failure).collect();
+            let value = decode(last).and_then(Outcome::into_result);
+            value.map(Outcome::Value).map_err(|error| error.after(&earlier))
+        }
+    }
+}
+
+fn decode_outcome<R: DeserializeOwned>(outcome: &Outcome<Message, Vec<u8>>) -> Result<Outcome<R>, Error> {
     let codec = |why| {
         Error::new(
             ErrorKind::Codec,
             format!("the task's result could not be decoded: {why}"),
         )
     };
-    Ok(match end {
-        End::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
-        End::Outcome(outcome) => match outcome {
-            Outcome::Value(message) => Outcome::Value(postcard::from_bytes(&message.bytes).map_err(codec)?),
-            Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
-            Outcome::Cancelled => Outcome::Cancelled,
-            Outcome::TimedOut(overdue) => Outcome::TimedOut(Arc::clone(overdue)),
-            Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
-        },
+    Ok(match outcome {
+        Outcome::Value(message) => Outcome::Value(postcard::from_bytes(&message.bytes).map_err(codec)?),
+        Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
+        Outcome::Cancelled => Outcome::Cancelled,
+        Outcome::TimedOut(overdue) => Outcome::TimedOut(Arc::clone(overdue)),
+        Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
     })
 }
 

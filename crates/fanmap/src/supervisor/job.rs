@@ -1,12 +1,13 @@
 //! What the supervisor is given to do: a function, an argument, and where the outcome goes.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanmap_shm::link::Link;
 
+use crate::config::Retries;
 use crate::lost::Call;
 use crate::memory::{Lease, Load, Message};
 use crate::outcome::Outcome;
@@ -31,6 +32,13 @@ pub enum End {
     Outcome(Outcome<Message, Vec<u8>>),
     /// The pool broke before the task was done.
     Broken(Arc<Broken>),
+    /// The task failed so, after it had been tried before: and what that came to, in order.
+    Failed {
+        /// Any of the above.
+        last: Box<End>,
+        /// At least one.
+        earlier: Vec<Outcome<Message, Vec<u8>>>,
+    },
 }
 
 /// Where ends go. Called once for each task, from the supervisor's thread or from the one that cancelled; must not wait.
@@ -42,6 +50,11 @@ pub trait Sink: Send + Sync {
     /// How long each of the tasks may take, from its start. One that takes longer is ended with its worker. The answer is
     /// always the same.
     fn time_limit(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Whether and when each of the tasks is tried again that failed. The answer is always the same.
+    fn retries(&self) -> Option<&Retries> {
         None
     }
 
@@ -176,10 +189,14 @@ impl Packed {
 pub(super) enum Place {
     /// In the pool's queue.
     Queued,
+    /// To be tried again, but not before this.
+    Resting(Instant),
     /// With a worker: its state word tells more.
     Sent { link: Arc<Link>, slot: u32, seat: u64 },
     /// Its end was delivered, or is about to be.
     Ended,
+    /// The same, and it was cancelled.
+    Cancelled,
 }
 
 /// One task, or a run of them whose arguments are encoded together, as the pool sees it.
@@ -196,9 +213,35 @@ pub(super) struct Job {
     /// The first task's.
     pub(super) key: u64,
     pub(super) place: Mutex<Place>,
+    /// What came of it when it was tried before, if it is one task. Used only under the pool's lock.
+    earlier: Mutex<Vec<Outcome<Message, Vec<u8>>>>,
+    /// Whether nobody wants further tries. Used only under the pool's lock.
+    forgone: AtomicBool,
 }
 
 impl Job {
+    /// A run of tasks in the queue, with all the arguments of its message.
+    pub(super) fn new(
+        id: u64,
+        function: &Arc<Function>,
+        message: Packed,
+        count: u32,
+        sink: Arc<dyn Sink>,
+        key: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            function: Arc::clone(function),
+            message,
+            part: Part::all(count),
+            sink,
+            key,
+            place: Mutex::new(Place::Queued),
+            earlier: Mutex::default(),
+            forgone: AtomicBool::new(false),
+        })
+    }
+
     /// How many tasks it is.
     pub(super) fn count(&self) -> u32 {
         self.part.count
@@ -214,15 +257,17 @@ impl Job {
             part: self.part.of(tasks),
             sink: Arc::clone(&self.sink),
             place: Mutex::new(Place::Queued),
+            earlier: Mutex::default(),
+            forgone: AtomicBool::new(self.forgone.load(Ordering::Relaxed)),
         })
     }
 
-    /// The call that its first task is.
-    pub(super) fn call(&self) -> Call {
+    /// The call that one of its tasks is.
+    pub(super) fn call(&self, task: u32) -> Call {
         Call {
             function: Arc::clone(&self.function.name),
             arguments: Arc::clone(&self.message.body),
-            place: self.part.first,
+            place: self.part.first + task,
             total: self.part.total,
         }
     }
@@ -233,6 +278,41 @@ impl Job {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        matches!(*self.place.lock().unwrap_or_else(PoisonError::into_inner), Place::Ended)
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(*place, Place::Ended | Place::Cancelled)
+    }
+
+    /// Whatever of it runs now is not tried again: it was to be cancelled.
+    pub(super) fn forgo(&self) {
+        self.forgone.store(true, Ordering::Relaxed);
+    }
+
+    /// For how long the task rests that was tried and ended so, before it is tried again. If it is not, its outcome comes
+    /// back.
+    pub(super) fn try_again(&self, outcome: Outcome<Message, Vec<u8>>) -> Result<Duration, Outcome<Message, Vec<u8>>> {
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        let retries = self.sink.retries().filter(|_| !self.forgone.load(Ordering::Relaxed));
+        match retries.and_then(|retries| policy::rest(retries, earlier.len())) {
+            Some(rest) => {
+                earlier.push(outcome);
+                Ok(rest)
+            }
+            None => Err(outcome),
+        }
+    }
+
+    /// The end as its sink is told it: a failure with what the attempts before came to.
+    pub(super) fn told(&self, end: End) -> End {
+        if matches!(end, End::Outcome(Outcome::Value(_) | Outcome::Cancelled)) {
+            return end;
+        }
+        let earlier = std::mem::take(&mut *self.earlier.lock().unwrap_or_else(PoisonError::into_inner));
+        if earlier.is_empty() {
+            return end;
+        }
+        End::Failed {
+            last: Box::new(end),
+            earlier,
+        }
     }
 }

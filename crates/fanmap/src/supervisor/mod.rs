@@ -25,6 +25,25 @@
 //! condemned; if that fails it has just ended. Its worker is killed, and when its end shows that task is the one that timed
 //! out; the others of its chunk that have not started go to others.
 //!
+//! # Tasks that are tried again
+//! Whether one is that failed, how often and after which rest, is the sink's to say too ([`job::Sink::retries`]); whether what
+//! its function raised counts, the worker's handler. Its job keeps the encoded argument, and what the attempts came to, until
+//! its outcome is final; the sink hears of that alone. All is decided under the lock, by the supervisor, where it hears the
+//! failure or settles a death:
+//!
+//! ```text
+//! Sent     -> Queued      it failed and is tried again at once: at the head of the queue
+//! Sent     -> Resting     it failed and is tried again later: with no worker, in a list by time
+//! Resting  -> Queued      the supervisor, whose sleep ends when the first of them has rested
+//! Resting  -> Cancelled   any thread, as from Queued: it never runs again
+//! Sent     -> Ended       it returned, or failed for the last time
+//! ```
+//! Of a run of tasks the one that failed goes on as a job of its own, and the others as before. A pool that closes waits for
+//! those that rest, as for those that are queued; one that breaks fails them. What ran when its sink, or all that waited, was
+//! cancelled is not tried again ([`job::Job::forgo`]), or its next try would escape the cancel. Workers map the blobs of such
+//! tasks copy on write, so that each attempt finds them as they were sent. Only the supervisor adds to the list, and it looks
+//! at it before it sleeps: none is overslept.
+//!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
 //! and where nobody waits for the ends of tiny tasks ([`job::Wanted`]), the supervisor dozes: it lets them gather for a

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::Retries;
 use crate::worker::KEPT;
 
 /// How much work to send ahead to one worker. Less, and a worker of tiny tasks runs dry while the parent's thread waits
@@ -73,6 +74,20 @@ pub(super) fn mean(before: Option<Duration>, total: Duration, count: u32) -> Dur
     }
 }
 
+/// For how long a task rests that has failed, after it had been tried again `tries` times. `None`: it is not any more.
+pub(super) fn rest(retries: &Retries, tries: usize) -> Option<Duration> {
+    if tries >= retries.count as usize {
+        return None;
+    }
+    // Nothing stays nothing, though the power may overflow.
+    if retries.wait.is_zero() {
+        return Some(Duration::ZERO);
+    }
+    let grown = retries.wait.as_secs_f64() * retries.factor.powi(i32::try_from(tries).unwrap_or(i32::MAX));
+    let rest = Duration::try_from_secs_f64(grown).unwrap_or(Duration::MAX);
+    Some(rest.min(retries.max_wait))
+}
+
 /// How long to let results gather at most. Each look at them takes a core from a worker for some 30 us: shorter, and that
 /// shows; longer, and people see results late.
 const NAP: Duration = Duration::from_millis(3);
@@ -132,6 +147,26 @@ mod tests {
             Some(Duration::from_micros(500))
         );
         assert_eq!(nap(Duration::from_nanos(100), 100, 2), None);
+    }
+
+    #[test]
+    fn rests_grow_up_to_the_longest_and_end_with_the_count() {
+        let ms = Duration::from_millis;
+        let retries = |count, wait, factor| Retries {
+            count,
+            wait,
+            factor,
+            max_wait: ms(350),
+            lost: true,
+            outgrown: true,
+            timed_out: true,
+        };
+        let rests = |retries: Retries| (0..6).map_while(move |tries| rest(&retries, tries)).collect::<Vec<_>>();
+        assert_eq!(rests(retries(4, ms(100), 2.0)), [ms(100), ms(200), ms(350), ms(350)]);
+        assert_eq!(rests(retries(2, ms(100), 1.0)), [ms(100), ms(100)]);
+        assert_eq!(rests(retries(3, Duration::ZERO, f64::MAX)), [Duration::ZERO; 3]);
+        assert_eq!(rests(retries(3, ms(1), f64::MAX)), [ms(1), ms(350), ms(350)]);
+        assert!(rests(retries(0, ms(1), 2.0)).is_empty());
     }
 
     proptest! {

@@ -20,7 +20,6 @@ use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::state::{self, Phase, Setup, State};
 use crate::supervisor::watch;
-use crate::transport::frame::Part;
 
 /// A pool of supervised worker processes, in bytes.
 ///
@@ -175,15 +174,7 @@ impl Pool {
             }
             Phase::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
         }
-        let job = Arc::new(Job {
-            id: state.next_id(),
-            function: Arc::clone(function),
-            message,
-            part: Part::all(count),
-            sink,
-            key,
-            place: Mutex::new(Place::Queued),
-        });
+        let job = Job::new(state.next_id(), function, message, count, sink, key);
         state.queue.push_back(Arc::clone(&job));
         state.dispatch();
         if let Err(error) = watch::start_workers(&self.shared, &mut state) {
@@ -401,12 +392,13 @@ impl Pool {
         self.shared.config.workers
     }
 
-    /// How many tasks have not been given to a worker.
+    /// How many tasks have not been given to a worker, or are to be given to one again.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared
-            .lock()
-            .map_or(0, |state| state.queue.iter().map(|job| job.count() as usize).sum())
+        self.shared.lock().map_or(0, |state| {
+            let queued: usize = state.queue.iter().map(|job| job.count() as usize).sum();
+            queued + state.resting.len()
+        })
     }
 
     /// Why the pool cannot go on, if so.
@@ -434,7 +426,7 @@ impl Drop for Pool {
 }
 
 impl Ticket {
-    /// Cancels the task: true if it will never run. Its sink is told.
+    /// Cancels the task: true if it will never run, or never again, whoever cancelled it. Its sink is told, once.
     pub fn cancel(&self) -> bool {
         self.with_state(|state, job| state.cancel(job))
     }
@@ -474,7 +466,7 @@ impl Ticket {
                 // Over, it runs as long as nobody has heard of its end.
                 word.state().has_begun()
             }),
-            Place::Queued | Place::Ended => false,
+            Place::Queued | Place::Resting(_) | Place::Ended | Place::Cancelled => false,
         }
     }
 

@@ -63,6 +63,8 @@ pub(super) enum Said {
     Refused(Vec<u8>),
     /// Tasks of a job ended: those of the range.
     Finished(Cut, Outcome<Message, Vec<u8>>),
+    /// A task of a job failed so, and is to be tried again if its sink has that.
+    Failed(Cut, Outcome<Message, Vec<u8>>),
     /// It needs a blob no more.
     Returned(Arc<Lease>),
     /// It has more memory than it may and ends; these it has not started.
@@ -208,6 +210,7 @@ impl Seat {
             function: job.function.id,
             part: job.part,
             limited: job.sink.time_limit().is_some(),
+            kept: job.sink.retries().is_some(),
         };
         self.push(kind, &job.message);
         job.move_to(Place::Sent {
@@ -384,9 +387,10 @@ impl Seat {
                 let message = self.blobs.receive(body, blobs)?;
                 Some(Said::Finished(cut, Outcome::Value(message)))
             }
-            Kind::Raised { id, nanos, last } => {
+            Kind::Raised { id, nanos, last, again } => {
                 let cut = self.answer(id, 1, Some(nanos), last)?;
-                Some(Said::Finished(cut, Outcome::Raised(body)))
+                let said = if again { Said::Failed } else { Said::Finished };
+                Some(said(cut, Outcome::Raised(body)))
             }
             Kind::Outgrown { id, memory, last } => {
                 self.memory_limit.ok_or(Corrupt)?;
@@ -399,9 +403,11 @@ impl Seat {
                     memory_limit: self.memory_limit,
                     refused: Some(body),
                     corrupt: false,
-                    call: cut.0.cut(id, cut.1.clone()).call(),
+                    call: cut.0.call(cut.1.start),
                 };
-                Some(Said::Finished(cut, Outcome::Lost(Arc::new(lost))))
+                let again = cut.0.sink.retries().is_some_and(|retries| retries.outgrown);
+                let said = if again { Said::Failed } else { Said::Finished };
+                Some(said(cut, Outcome::Lost(Arc::new(lost))))
             }
             Kind::Quit => {
                 let runs = |sent: &Sent| !sent.job.has_ended() && self.state_of(sent).started > sent.answered;
@@ -499,6 +505,11 @@ impl Seat {
         taken
     }
 
+    /// What it runs is not tried again.
+    pub(super) fn forgo(&self) {
+        self.in_flight.iter().for_each(|sent| sent.job.forgo());
+    }
+
     /// Takes back the tasks with this sink that have not started. With `give_up` the one that runs is given up as well, and the
     /// worker ended.
     pub(super) fn take_back_of(&mut self, sink: &Arc<dyn Sink>, give_up: bool) -> Vec<Cut> {
@@ -507,12 +518,13 @@ impl Seat {
             if !same_sink(&self.in_flight[at].job.sink, sink) {
                 continue;
             }
+            self.in_flight[at].job.forgo();
             taken.push(self.cut_off(at, 0));
             let sent = &self.in_flight[at];
             let word = self.link.word(sent.slot as usize);
             if give_up && sent.answered < sent.limit && word.is_some_and(Word::condemn) {
                 taken.push((Arc::clone(&sent.job), sent.answered..sent.limit));
-                sent.job.move_to(Place::Ended);
+                sent.job.move_to(Place::Cancelled);
                 self.kill();
             }
         }

@@ -2,13 +2,14 @@
 //!
 //! Nothing here waits, starts anything or calls out: ends are collected and handed over once the lock is released.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::config::Retries;
 use crate::lost::{Death, Exit, Overdue, WorkerLost};
 use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
@@ -52,7 +53,7 @@ impl Owed {
             job: Arc::clone(job),
             first: job.key + u64::from(tasks.start),
             count: tasks.end - tasks.start,
-            end,
+            end: job.told(end),
         }
     }
 
@@ -111,6 +112,8 @@ impl Freed {
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) queue: VecDeque<Arc<Job>>,
+    /// Tasks to be tried again: by when that is, and by their ids. Only the supervisor adds to it.
+    pub(super) resting: BTreeMap<(Instant, u64), Arc<Job>>,
     pub(super) seats: Vec<Seat>,
     pub(super) owed: Vec<Owed>,
     pub(super) freed: Freed,
@@ -140,6 +143,7 @@ impl State {
         Self {
             phase: Phase::Open,
             queue: VecDeque::new(),
+            resting: BTreeMap::new(),
             seats: Vec::new(),
             owed: Vec::new(),
             freed: Freed::default(),
@@ -169,7 +173,8 @@ impl State {
         while self.queue.is_empty() && self.take_back_for_the_idle() {
             self.send_queued();
         }
-        let busy = !self.queue.is_empty() || self.seats.iter().any(|seat| seat.load() > 0);
+        let waits = !self.queue.is_empty() || !self.resting.is_empty();
+        let busy = waits || self.seats.iter().any(|seat| seat.load() > 0);
         self.idle_since = if busy {
             None
         } else {
@@ -319,6 +324,11 @@ impl State {
                     self.fruitless = 0;
                     self.answered(tasks, outcome);
                 }
+                Said::Failed(task, outcome) => {
+                    self.heard.note(&task.0);
+                    self.fruitless = 0;
+                    self.failed(task, outcome);
+                }
             }
         }
         if let Some(why) = refusal {
@@ -340,6 +350,18 @@ impl State {
         self.seats.iter_mut().for_each(Seat::expire);
     }
 
+    /// Tasks that have rested wait for a worker.
+    pub(super) fn rouse(&mut self) {
+        while let Some(first) = self.resting.first_entry() {
+            if first.key().0 > Instant::now() {
+                return;
+            }
+            let job = first.remove();
+            job.move_to(Place::Queued);
+            self.queue.push_front(job);
+        }
+    }
+
     /// Settles the tasks of workers that have ended and whose exit is known.
     pub(super) fn bury(&mut self) {
         let mut at = 0;
@@ -356,18 +378,13 @@ impl State {
             } else if !remains.unfinished.is_empty() && (seat.corrupt || !seat.was_killed()) {
                 self.fruitless += 1;
             }
-            for cut in remains.lost {
-                let job = self.own(cut);
-                if let Some(limit) = seat.overdue {
-                    let overdue = Overdue {
-                        pid,
-                        limit,
-                        call: job.call(),
-                    };
-                    self.end(&job, End::Outcome(Outcome::TimedOut(Arc::new(overdue))));
-                    continue;
-                }
-                let lost = WorkerLost {
+            let again = |retries: &Retries| match seat.overdue {
+                Some(_) => retries.timed_out,
+                None => retries.lost,
+            };
+            let how = |call| match seat.overdue {
+                Some(limit) => Outcome::TimedOut(Arc::new(Overdue { pid, limit, call })),
+                None => Outcome::Lost(Arc::new(WorkerLost {
                     pid,
                     exit: death.exit,
                     peak_memory: death.peak_memory,
@@ -375,9 +392,18 @@ impl State {
                     memory_limit: seat.memory_limit,
                     refused: None,
                     corrupt: seat.corrupt,
-                    call: job.call(),
-                };
-                self.end(&job, End::Outcome(Outcome::Lost(Arc::new(lost))));
+                    call,
+                })),
+            };
+            for (job, tasks) in remains.lost {
+                if job.sink.retries().is_some_and(again) {
+                    for task in tasks {
+                        self.failed((Arc::clone(&job), task..task + 1), how(job.call(task)));
+                    }
+                } else {
+                    let job = self.own((job, tasks));
+                    self.end(&job, End::Outcome(how(job.call(0))));
+                }
             }
             self.requeue(remains.unfinished);
             if seat.stage == Stage::Starting {
@@ -476,14 +502,17 @@ impl State {
             .flat_map(|one| one.lost.into_iter().chain(one.unfinished));
         let mut jobs: Vec<_> = cuts.map(|cut| self.own(cut)).collect();
         jobs.extend(std::mem::take(&mut self.queue));
+        jobs.extend(std::mem::take(&mut self.resting).into_values());
         for job in jobs {
             self.end(&job, End::Broken(Arc::clone(&broken)));
         }
     }
 
-    /// Cancels every task that has not started.
+    /// Cancels every task that has not started, or is to be tried again; those that run are not tried again.
     pub(super) fn cancel_waiting(&mut self) {
+        self.seats.iter().for_each(Seat::forgo);
         let mut jobs: Vec<_> = std::mem::take(&mut self.queue).into();
+        jobs.extend(std::mem::take(&mut self.resting).into_values());
         let cuts: Vec<_> = self
             .seats
             .iter_mut()
@@ -495,12 +524,18 @@ impl State {
         }
     }
 
-    /// Cancels every task with this sink that has not started; with `kill`, workers that run one are ended.
+    /// Cancels every task with this sink that has not started, or is to be tried again; with `kill`, workers that run one are
+    /// ended.
     pub(super) fn cancel_of(&mut self, sink: &Arc<dyn Sink>, kill: bool) {
-        let (of_sink, others) = std::mem::take(&mut self.queue)
+        let (mut of_sink, others) = std::mem::take(&mut self.queue)
             .into_iter()
             .partition::<VecDeque<_>, _>(|job| same_sink(&job.sink, sink));
         self.queue = others;
+        let (resting, others) = std::mem::take(&mut self.resting)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(_, job)| same_sink(&job.sink, sink));
+        self.resting = others;
+        of_sink.extend(resting.into_values());
         for seat in &mut self.seats {
             for (job, tasks) in seat.take_back_of(sink, kill) {
                 self.owed.push(Owed::new(&job, tasks, End::Outcome(Outcome::Cancelled)));
@@ -511,17 +546,25 @@ impl State {
         }
     }
 
-    /// Cancels one task: true if it will never run.
+    /// Cancels one task: true if it will never run, or never again.
     pub(super) fn cancel(&mut self, job: &Arc<Job>) -> bool {
-        match job.move_to(Place::Ended) {
+        match job.move_to(Place::Cancelled) {
             Place::Queued => {}
+            Place::Resting(until) => {
+                self.resting.remove(&(until, job.id));
+            }
             Place::Sent { link, slot, seat } => {
                 if !self.seat(seat).is_some_and(|seat| seat.cancel(job)) {
                     job.move_to(Place::Sent { link, slot, seat });
                     return false;
                 }
             }
-            Place::Ended => return false,
+            // By another thread, whose it is to tell.
+            Place::Cancelled => return true,
+            Place::Ended => {
+                job.move_to(Place::Ended);
+                return false;
+            }
         }
         self.owe(job, End::Outcome(Outcome::Cancelled));
         true
@@ -532,14 +575,17 @@ impl State {
         if self.cancel(job) {
             return true;
         }
-        match job.move_to(Place::Ended) {
+        match job.move_to(Place::Cancelled) {
             Place::Sent { link, slot, seat } => {
                 if !self.seat(seat).is_some_and(|seat| seat.condemn(job)) {
                     job.move_to(Place::Sent { link, slot, seat });
                     return false;
                 }
             }
-            _ => return false,
+            other => {
+                job.move_to(other);
+                return false;
+            }
         }
         self.owe(job, End::Outcome(Outcome::Cancelled));
         true
@@ -560,11 +606,38 @@ impl State {
         self.owed.push(Owed::new(&job, tasks, End::Outcome(outcome)));
     }
 
+    /// A task failed so, and may be tried again.
+    fn failed(&mut self, (job, task): Cut, outcome: Outcome<Message, Vec<u8>>) {
+        if job.has_ended() {
+            return;
+        }
+        if task.end == job.count() {
+            // That was the last of its tasks. If it is the only one, the job goes on.
+            job.move_to(Place::Ended);
+        }
+        let job = self.own((job, task));
+        match job.try_again(outcome) {
+            Err(outcome) => self.end(&job, End::Outcome(outcome)),
+            Ok(rest) => match Instant::now().checked_add(rest).filter(|_| !rest.is_zero()) {
+                None => self.queue.push_front(job),
+                Some(until) => {
+                    job.move_to(Place::Resting(until));
+                    self.resting.insert((until, job.id), job);
+                }
+            },
+        }
+    }
+
     /// The end of a job, unless it has had one.
     fn end(&mut self, job: &Arc<Job>, end: End) {
-        if !matches!(job.move_to(Place::Ended), Place::Ended) {
-            self.owe(job, end);
+        if job.has_ended() {
+            return;
         }
+        job.move_to(match end {
+            End::Outcome(Outcome::Cancelled) => Place::Cancelled,
+            _ => Place::Ended,
+        });
+        self.owe(job, end);
     }
 
     fn owe(&mut self, job: &Arc<Job>, end: End) {

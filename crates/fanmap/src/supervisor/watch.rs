@@ -138,6 +138,7 @@ impl Supervisor {
         state.listen();
         state.expire();
         state.bury();
+        state.rouse();
         if !forgotten.is_empty() {
             state.seats.iter_mut().for_each(|seat| seat.forget(&forgotten));
         }
@@ -306,7 +307,9 @@ impl Supervisor {
         };
         let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
         let limits = state.seats.iter().filter_map(Seat::deadline);
-        let others = [deadline, self.cool_deadline(&state), nap].into_iter().flatten();
+        let rested = state.resting.keys().next().map(|(until, _)| *until);
+        let others = [deadline, self.cool_deadline(&state), nap, rested];
+        let others = others.into_iter().flatten();
         let deadline = leaving.chain(limits).chain(others).min();
         let processes = state
             .seats

@@ -40,6 +40,8 @@ pub(crate) enum Kind {
         part: Part,
         /// Whether the time of each is limited: then the worker marks their starts.
         limited: bool,
+        /// Whether the parent may send them again: then nobody but the worker sees what is written to their blobs.
+        kept: bool,
     },
     /// To a worker: finish what you have and end.
     Exit,
@@ -66,6 +68,8 @@ pub(crate) enum Kind {
         nanos: u64,
         /// Whether the worker is through with the chunk.
         last: bool,
+        /// Whether the task may be tried again.
+        again: bool,
     },
     /// To the parent: the next task of the chunk was refused memory past the worker's limit (body: what it raised then).
     Outgrown {
@@ -131,12 +135,21 @@ impl Header {
                 function,
                 part,
                 limited,
-            } => (if limited { 13 } else { 4 }, slot, id, function, part),
+                kept,
+            } => {
+                let tag = match (limited, kept) {
+                    (false, false) => 4,
+                    (true, false) => 13,
+                    (false, true) => 16,
+                    (true, true) => 17,
+                };
+                (tag, slot, id, function, part)
+            }
             Kind::Exit => (5, 0, 0, 0, none),
             Kind::Ready => (6, 0, 0, 0, none),
             Kind::Refused => (7, 0, 0, 0, none),
             Kind::Values { id, count, nanos, last } => (8, u32::from(last), id, nanos, results(count)),
-            Kind::Raised { id, nanos, last } => (9, u32::from(last), id, nanos, none),
+            Kind::Raised { id, nanos, last, again } => (9, u32::from(last) | u32::from(again) << 1, id, nanos, none),
             Kind::Outgrown { id, memory, last } => (14, u32::from(last), id, memory, none),
             Kind::Over { id } => (10, 0, id, 0, none),
             Kind::Quit => (15, 0, 0, 0, none),
@@ -171,12 +184,13 @@ impl Header {
             1 => Kind::Setup,
             2 => Kind::Define { id },
             3 => Kind::Forget { id },
-            tag @ (4 | 13) => Kind::Call {
+            tag @ (4 | 13 | 16 | 17) => Kind::Call {
                 slot,
                 id,
                 function: extra,
                 part: part.checked()?,
-                limited: tag == 13,
+                limited: matches!(tag, 13 | 17),
+                kept: matches!(tag, 16 | 17),
             },
             5 => Kind::Exit,
             6 => Kind::Ready,
@@ -187,7 +201,12 @@ impl Header {
                 nanos: extra,
                 last,
             },
-            9 => Kind::Raised { id, nanos: extra, last },
+            9 => Kind::Raised {
+                id,
+                nanos: extra,
+                last: slot & 1 != 0,
+                again: slot & 2 != 0,
+            },
             10 => Kind::Over { id },
             11 => Kind::Return { offset: id },
             12 => Kind::Cool,
@@ -251,6 +270,7 @@ mod tests {
                     total: 8,
                 },
                 limited: slot % 2 == 0,
+                kept: slot % 3 == 0,
             },
             4 => Kind::Exit,
             5 => Kind::Ready,
@@ -265,6 +285,7 @@ mod tests {
                 id,
                 nanos: extra,
                 last: slot % 2 == 0,
+                again: slot % 3 == 0,
             },
             9 => Kind::Over { id },
             10 => Kind::Return { offset: id },

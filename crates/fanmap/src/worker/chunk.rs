@@ -40,6 +40,7 @@ pub struct Chunk<'w> {
     part: Part,
     /// Whether the tasks' time is limited.
     limited: bool,
+    kept: bool,
     /// How many tasks were started, have ended, and have had their results given.
     started: u32,
     ended: u32,
@@ -60,7 +61,13 @@ pub struct Chunk<'w> {
 }
 
 impl<'w> Chunk<'w> {
-    pub(super) fn new(worker: &'w mut Worker, slot: u32, id: u64, part: Part, limited: bool) -> Result<Self, Error> {
+    pub(super) fn new(
+        worker: &'w mut Worker,
+        slot: u32,
+        id: u64,
+        part: Part,
+        how: (bool, bool),
+    ) -> Result<Self, Error> {
         let link = Arc::clone(&worker.link);
         let slot = slot as usize;
         if link.word(slot).is_none() {
@@ -75,7 +82,8 @@ impl<'w> Chunk<'w> {
             slot,
             id,
             part,
-            limited,
+            limited: how.0,
+            kept: how.1,
             started: 0,
             ended: 0,
             given: 0,
@@ -94,6 +102,12 @@ impl<'w> Chunk<'w> {
     #[must_use]
     pub fn total(&self) -> u32 {
         self.part.total
+    }
+
+    /// Whether the parent may send the arguments again: what is written to them must stay here.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// The next task, as the place of its argument in the body. `None`: run no more, give what was not given.
@@ -174,13 +188,18 @@ impl<'w> Chunk<'w> {
         })
     }
 
-    /// The next task raised: what, encoded.
+    /// The next task raised: what, encoded. With `again` it is worth another try, where tasks are tried again.
     ///
     /// # Errors
     /// A parent that writes nonsense.
-    pub fn raised(&mut self, handler: &mut dyn Handler, body: Vec<u8>) -> Result<(), Error> {
+    pub fn raised(&mut self, handler: &mut dyn Handler, body: Vec<u8>, again: bool) -> Result<(), Error> {
         let id = self.id;
-        self.give(handler, 1, body.into(), |nanos, last| Kind::Raised { id, nanos, last })
+        self.give(handler, 1, body.into(), |nanos, last| Kind::Raised {
+            id,
+            nanos,
+            last,
+            again,
+        })
     }
 
     /// If memory is limited, it is not any more, and no further task will be started: for a task that was refused some, so that

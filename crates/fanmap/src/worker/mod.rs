@@ -154,8 +154,9 @@ impl Worker {
                     function,
                     part,
                     limited,
+                    kept,
                 } => {
-                    let mut chunk = Chunk::new(&mut self, slot, id, part, limited)?;
+                    let mut chunk = Chunk::new(&mut self, slot, id, part, (limited, kept))?;
                     handler.run(function, body, &mut chunk)?;
                     if !chunk.finish(handler)? {
                         return Ok(Left::Condemned);
