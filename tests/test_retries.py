@@ -127,7 +127,7 @@ def test_over_processes_every_kind_of_failure_is_tried_again(how: str, tmp_path:
     with fanmap.ProcessPoolExecutor(2, retries=2, task_timeout=0.3, worker_memory_limit=2**32) as pool:
         assert pool.submit(flaky, 0, str(tmp_path), 2, how).result() == 0
         error = pool.submit(flaky, 1, str(tmp_path), 3, how).exception()
-        assert list(pool.map(flaky, range(2, 8), [str(tmp_path)] * 6, [1, 0] * 3, [how] * 6)) == list(range(2, 8))
+        assert list(pool.map(flaky, [2, 3], [str(tmp_path)] * 2, [1, 0], [how] * 2)) == [2, 3]
     kinds = {"raise": ValueError, "sleep": fanmap.TaskTimeout, "memory": fanmap.MemoryLimitExceeded}
     assert type(error) is kinds.get(how, fanmap.WorkerCrashed) and len(error.__notes__) == 2
     assert error.__notes__[1].startswith(f"attempt 2 failed: {type(error).__name__}: ")
@@ -369,9 +369,9 @@ def failing_to_load(path: str) -> None:
 
 def test_what_cannot_travel_is_not_tried_again(tmp_path: Path) -> None:
     with fanmap.ProcessPoolExecutor(1, retries=3) as pool:
-        assert isinstance(pool.submit(unpicklable, str(tmp_path / "0")).exception(), TypeError)
+        assert isinstance(pool.submit(unpicklable, str(tmp_path / "0")).exception(), pickle.PicklingError)
         assert isinstance(pool.submit(abs, Undecodable(str(tmp_path / "1"))).exception(), fanmap.UndecodableError)
-        assert isinstance(pool.submit(abs, threading.Lock()).exception(), TypeError)
+        assert isinstance(pool.submit(abs, threading.Lock()).exception(), pickle.PicklingError)
     assert attempts(tmp_path, 0) == 1 and attempts(tmp_path, 1) == 1
 
 
@@ -387,15 +387,17 @@ def test_a_pool_whose_workers_cannot_live_is_broken_all_the_same(tmp_path: Path)
         list(fanmap.map(flaky, [0], [str(tmp_path)], [0], executor=other, retries=LONG))
 
 
-def test_an_executor_that_takes_no_more_ends_the_tries(tmp_path: Path) -> None:
+def close_and_fail(pool: Executor) -> None:
+    pool.shutdown(wait=False)
+    raise ValueError("no more")
+
+
+def test_an_executor_that_takes_no_more_ends_the_tries() -> None:
     with standard.ThreadPoolExecutor(1) as other:
-        results = fanmap.map(flaky, [0], [str(tmp_path)], [9], executor=other, retries=fanmap.Retry(3, wait=0.1))
-        closing = threading.Thread(target=lambda: (other.submit(abs, 1).result(), other.shutdown()))
-        closing.start()
+        results = fanmap.map(close_and_fail, [other], executor=other, retries=3)
         with pytest.raises(RuntimeError, match="after shutdown") as caught:
             next(results)
-        closing.join()
-    assert caught.value.__notes__[0] == "attempt 1 failed: ValueError: attempt 1"
+    assert caught.value.__notes__ == ["attempt 1 failed: ValueError: no more"]
 
 
 both = pytest.mark.parametrize("kind", [fanmap.ProcessPoolExecutor, fanmap.ThreadPoolExecutor])
@@ -545,4 +547,4 @@ def test_a_policy_is_a_value() -> None:
     assert one != fanmap.Retry(3, wait=1) and one != 3
     assert repr(one) == "Retry(3, wait=1.0, factor=2.0, max_wait=60.0, on=(ValueError, OSError,))"
     assert [one.rest(tries) for tries in range(4)] == [1, 2, 4, None]
-    assert fanmap.Retry(2000, wait=1, factor=1e300).rest(1999) == 60 and fanmap.Retry(3000, factor=9).rest(2999) == 0
+    assert fanmap.Retry(99, wait=1, factor=2**32).rest(98) == 60 and fanmap.Retry(99, factor=2**32).rest(98) == 0
