@@ -8,7 +8,6 @@ import functools
 import operator
 import os
 import pickle
-import signal
 import tempfile
 import threading
 import time
@@ -20,45 +19,23 @@ from typing import Any
 
 import fanmap
 import pytest
+from _flaky import (
+    FOR_EVER,
+    Changes,
+    Undecodable,
+    flaky,
+    flaky_add,
+    hold_and_fail,
+    map_within,
+    never,
+    unpicklable,
+)
 from _scripts import good
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-FOR_EVER = 600.0
-
 # A back-off that no test sees the end of.
 LONG = fanmap.Retry(3, wait=FOR_EVER, max_wait=FOR_EVER)
-
-
-def attempt(path: str) -> int:
-    """Which attempt this is, from 1: each leaves a byte."""
-    with open(path, "ab") as file:
-        file.write(b"x")
-        return file.tell()
-
-
-def flaky(x: int, folder: str, failures: int, how: str = "raise") -> int:
-    """Fails so often first."""
-    number = attempt(f"{folder}/{x}")
-    if number <= failures:
-        fail(number, how)
-    return x
-
-
-def fail(number: int, how: str) -> None:
-    if how == "exit":
-        os._exit(3)
-    if how == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if how == "sleep":
-        time.sleep(FOR_EVER)
-    if how == "memory":
-        raise MemoryError(f"attempt {number}")
-    if how == "interrupt":
-        raise KeyboardInterrupt
-    if how == "exit of python":
-        raise SystemExit(4)
-    raise ValueError(f"attempt {number}")
 
 
 def attempts(folder: Path, x: int = 0) -> int:
@@ -148,28 +125,13 @@ def test_of_a_chunk_only_what_failed_is_tried_again(tmp_path: Path) -> None:
     assert [attempts(tmp_path, x) for x in items] == [1 + (x % 3 == 0) for x in items]
 
 
-class Model:
-    """Changes what it is given, then fails in one of two ways, the first time."""
-
-    def __init__(self, folder: str) -> None:
-        self.path = f"{folder}/0"
-
-    def __call__(self, data: bytearray, how: str) -> int:
-        before = data.count(b"a")
-        data[:] = bytes(len(data))
-        number = attempt(self.path)
-        if number == 1:
-            fail(number, how)
-        return before
-
-
 @pytest.mark.parametrize("how", ["raise", "kill"])
 def test_another_try_finds_a_large_argument_as_it_was_sent(how: str, tmp_path: Path) -> None:
     mine = bytearray(b"a" * 300_000)
     with fanmap.ProcessPoolExecutor(1) as pool:
-        assert pool.submit_with(retries=1)(Model(str(tmp_path)), mine, how).result() == 300_000
+        assert pool.submit_with(retries=1)(Changes(str(tmp_path)), mine, how).result() == 300_000
         (tmp_path / "0").unlink()
-        assert list(pool.map(Model(str(tmp_path)), [mine], [how], retries=1)) == [300_000]
+        assert list(pool.map(Changes(str(tmp_path)), [mine], [how], retries=1)) == [300_000]
     assert mine == b"a" * 300_000 and attempts(tmp_path) == 2
 
 
@@ -237,13 +199,6 @@ def test_a_map_can_be_closed_while_an_item_rests(name: str, tmp_path: Path) -> N
     assert attempts(tmp_path) == 1
 
 
-def hold_and_fail(path: str) -> None:
-    attempt(path)
-    with open(f"{path}.gate", "rb") as gate:
-        gate.read()
-    raise ValueError
-
-
 @pytest.mark.parametrize("kind", [fanmap.ProcessPoolExecutor, fanmap.ThreadPoolExecutor])
 @pytest.mark.parametrize("cancelled_by", ["closing the map", "shutdown"])
 def test_what_runs_when_all_else_is_cancelled_is_not_tried_again(kind: Any, cancelled_by: str, tmp_path: Path) -> None:
@@ -269,7 +224,7 @@ def test_at_exit_submitted_tasks_are_tried_again(tmp_path: Path) -> None:
     code = """
         import sys, fanmap
         sys.path.insert(0, sys.argv[1])
-        from test_retries import flaky
+        from _flaky import flaky
         {pool} = fanmap.{pool}(1, retries=fanmap.Retry(1, wait=0.1))
         {pool}.submit(flaky, 0, sys.argv[2], 1).add_done_callback(lambda future: print(future.result(), flush=True))
     """
@@ -285,8 +240,9 @@ def test_at_exit_a_map_does_not_wait_for_a_rest(name: str, tmp_path: Path) -> No
     code = """
         import sys, fanmap
         sys.path.insert(0, sys.argv[1])
-        from test_retries import LONG, flaky
+        from _flaky import flaky
         folder, name = sys.argv[2:]
+        LONG = fanmap.Retry(1, wait=600, max_wait=600)
         results = fanmap.map(flaky, [0, 1], [folder] * 2, [1, 0], executor=name, retries=LONG, ordered=False)
         print(next(results))
     """
@@ -349,34 +305,12 @@ def test_an_exception_of_the_main_module_is_known_in_its_workers(tmp_path: Path)
     assert good(code, str(tmp_path / "0")) == "done 2 3\n"
 
 
-def unpicklable(path: str) -> Any:
-    attempt(path)
-    return threading.Lock()
-
-
-class Undecodable:
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return failing_to_load, (self.path,)
-
-
-def failing_to_load(path: str) -> None:
-    attempt(path)
-    raise ValueError(path)
-
-
 def test_what_cannot_travel_is_not_tried_again(tmp_path: Path) -> None:
     with fanmap.ProcessPoolExecutor(1, retries=3) as pool:
         assert isinstance(pool.submit(unpicklable, str(tmp_path / "0")).exception(), pickle.PicklingError)
         assert isinstance(pool.submit(abs, Undecodable(str(tmp_path / "1"))).exception(), fanmap.UndecodableError)
         assert isinstance(pool.submit(abs, threading.Lock()).exception(), pickle.PicklingError)
     assert attempts(tmp_path, 0) == 1 and attempts(tmp_path, 1) == 1
-
-
-def never() -> None:
-    raise RuntimeError("no worker today")
 
 
 def test_a_pool_whose_workers_cannot_live_is_broken_all_the_same(tmp_path: Path) -> None:
@@ -445,12 +379,6 @@ def add(one: int, other: int) -> int:
     return one + other
 
 
-def flaky_add(path: str, one: int, other: int) -> int:
-    if attempt(path) == 1:
-        raise ValueError
-    return one + other
-
-
 @everywhere
 def test_the_family_tries_again(name: str, tmp_path: Path) -> None:
     folder = str(tmp_path)
@@ -468,10 +396,6 @@ def test_the_family_tries_again(name: str, tmp_path: Path) -> None:
 
         assert asyncio.run(main()) == [9, 10, 11]
     assert [attempts(tmp_path, x) for x in range(12)] == [2] * 12
-
-
-def map_within(folder: str) -> list[int]:
-    return list(fanmap.map(flaky, range(3), [folder] * 3, [2] * 3, retries=fanmap.Retry(2, wait=0.01)))
 
 
 def test_a_map_in_a_worker_tries_again_in_place(tmp_path: Path) -> None:
