@@ -31,7 +31,7 @@ say = @echo "==> $(1)"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python chaos soak conformance conformance-joblib lint bench bench-short bench-rust \
+.PHONY: help demo build test test-rust test-loom test-python chaos fuzz soak conformance conformance-joblib lint bench bench-short bench-rust \
 	bench-env docs clean FORCE
 
 help: ## list these words
@@ -131,6 +131,12 @@ test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, t
 chaos: $(VENV)/.built $(VENV)/.dev ## worker processes are killed, stopped and crashed; a short form is in `make test`
 	$(call say,chaos)
 	@$(BIN)/python tests/chaos.py
+
+# In `make test` for a moment each. What is found is shown at its smallest.
+FUZZ := 600
+fuzz: ## workers that write whatever they like: FUZZ=600 seconds for each of the properties, side by side
+	$(call say,fuzz)
+	@FANMAP_FUZZ_SECONDS=$(FUZZ) cargo test -p fanmap --lib supervisor::hostile -- --nocapture
 
 # PYTHONS=/path/to/python3.13 (or several) asks for these alone; CONFORMANCE=--with-suite for the newest that has the tests.
 conformance: $(VENV)/.maturin ## CPython's own tests of concurrent.futures against fanmap, on every Python here

@@ -126,11 +126,14 @@ impl Link {
     }
 
     /// The parent, after it has looked at the state word: for how long the last task that was marked has run; not at all
-    /// if it does not begin yet.
+    /// if it does not begin yet. `None`: it claims to begin later than now, which no good worker writes.
     #[must_use]
-    pub fn since_start(&self) -> Duration {
+    pub fn since_start(&self) -> Option<Duration> {
         let started = self.shared().started.load(Ordering::Relaxed);
-        Duration::from_nanos(clock::nanos().saturating_sub(started))
+        match clock::nanos().checked_sub(started) {
+            None if started == u64::MAX => Some(Duration::ZERO),
+            since => since.map(Duration::from_nanos),
+        }
     }
 
     /// The state word at `slot`, if there is such a slot.
@@ -224,6 +227,17 @@ mod tests {
         let state = worker.word(3).unwrap().state();
         assert_eq!((state.phase, state.waiting()), (Phase::Open, 2));
         assert!(parent.word(WORDS).is_none());
+    }
+
+    #[test]
+    fn a_start_that_is_yet_to_come_is_none() {
+        let link = Link::create().unwrap();
+        link.mark_start();
+        assert!(link.since_start().is_some());
+        link.unmark_start();
+        assert_eq!(link.since_start(), Some(Duration::ZERO));
+        link.shared().started.store(u64::MAX - 1, Ordering::Relaxed);
+        assert_eq!(link.since_start(), None);
     }
 
     #[test]

@@ -60,7 +60,10 @@
 //! | [`shared`] | what the pool's threads share |
 //! | [`watch`] | the supervisor's thread |
 //! | [`pool`] | what callers hold: the pool and its tickets |
+//! | `hostile` | workers that write whatever they like, for tests |
 
+#[cfg(test)]
+mod hostile;
 pub(crate) mod job;
 pub(crate) mod launcher;
 mod policy;

@@ -383,8 +383,9 @@ impl Seat {
             }
             Kind::Refused if !std::mem::replace(&mut self.prepared, true) => Some(Said::Refused(body)),
             Kind::Values { id, count, nanos, last } => {
-                let cut = self.answer(id, count, Some(nanos), last)?;
+                // First: once it is answered for, a task has no end but this one.
                 let message = self.blobs.receive(body, blobs)?;
+                let cut = self.answer(id, count, Some(nanos), last)?;
                 Some(Said::Finished(cut, Outcome::Value(message)))
             }
             Kind::Raised { id, nanos, last, again } => {
@@ -410,9 +411,9 @@ impl Seat {
                 Some(said(cut, Outcome::Lost(Arc::new(lost))))
             }
             Kind::Quit => {
-                let runs = |sent: &Sent| !sent.job.has_ended() && self.state_of(sent).started > sent.answered;
+                let loses = |sent: &Sent| !sent.job.has_ended() && !self.lost_of(sent).is_empty();
                 // One that could quit before it has done anything could be replaced for ever.
-                if !self.worked || self.in_flight.iter().any(runs) {
+                if !self.worked || self.in_flight.iter().any(loses) {
                     return Err(Corrupt);
                 }
                 self.stage = Stage::Leaving;
@@ -420,10 +421,10 @@ impl Seat {
             }
             Kind::Over { id } => {
                 let front = self.in_flight.front().ok_or(Corrupt)?;
-                if front.job.id != id || front.answered != front.limit {
+                if front.job.id != id || front.answered != front.limit || !is_done(self.state_of(front)) {
                     return Err(Corrupt);
                 }
-                self.settle()?;
+                self.settle();
                 None
             }
             Kind::Return { offset } => self.blobs.returned(offset)?.map(Said::Returned),
@@ -440,6 +441,9 @@ impl Seat {
         if front.job.id != id || count == 0 || end > state.started || end > front.limit {
             return Err(Corrupt);
         }
+        if last && (end != front.limit || !is_done(state)) {
+            return Err(Corrupt);
+        }
         let cut = (Arc::clone(&front.job), front.answered..end);
         front.answered = end;
         self.load -= count as usize;
@@ -449,33 +453,31 @@ impl Seat {
             cut.0.sink.took(nanos, count);
         }
         if last {
-            if end != front.limit {
-                return Err(Corrupt);
-            }
-            self.settle()?;
+            self.settle();
         }
         Ok(cut)
     }
 
     /// The worker is through with the chunk at the front, and looks at its word no more.
-    fn settle(&mut self) -> Result<(), Corrupt> {
-        let sent = self.in_flight.pop_front().ok_or(Corrupt)?;
-        let word = self.link.word(sent.slot as usize).ok_or(Corrupt)?;
-        if !matches!(word.state().phase, Phase::Done { .. }) {
-            return Err(Corrupt);
-        }
-        word.free();
+    fn settle(&mut self) {
+        let Some(sent) = self.in_flight.pop_front() else {
+            return;
+        };
+        self.word_of(&sent).free();
         self.free_slots.push(sent.slot);
         // Not before: some of what it was sent may be taken back, and then it may do others.
         if self.in_flight.is_empty() && self.max_tasks.is_some_and(|most| self.sent >= most) {
             self.dismiss();
         }
-        Ok(())
+    }
+
+    fn word_of(&self, sent: &Sent) -> &Word {
+        let word = self.link.word(sent.slot as usize);
+        word.expect("slots come from the range of words")
     }
 
     fn state_of(&self, sent: &Sent) -> State {
-        let word = self.link.word(sent.slot as usize);
-        word.expect("slots come from the range of words").state()
+        self.word_of(sent).state()
     }
 
     /// How many of its tasks have not started.
@@ -557,7 +559,13 @@ impl Seat {
             return None;
         }
         let runs = state.started > sent.answered;
-        let run = if runs { self.link.since_start() } else { Duration::ZERO };
+        let run = if runs {
+            self.link.since_start()
+        } else {
+            Some(Duration::ZERO)
+        };
+        // One that claims to have started in the future could run for ever.
+        let run = run.unwrap_or(limit);
         Instant::now().checked_add(limit.saturating_sub(run))
     }
 
@@ -609,34 +617,35 @@ impl Seat {
             if sent.job.has_ended() {
                 continue; // given up, or cancelled, by somebody who has told
             }
-            let (answered, limit) = (sent.answered, sent.limit);
-            let state = self
-                .link
-                .word(sent.slot as usize)
-                .expect("slots come from the range of words")
-                .state();
-            let started = state.started.clamp(answered, limit);
-            // The last one that was started is lost: it ran, or had run so long that it must not run again.
-            let lost_from = match state.phase {
-                Phase::Open | Phase::Done { tiny: false } if started > answered => started - 1,
-                // It may have written to the arrays it was given.
-                Phase::Done { .. } if started > answered && sent.job.message.blobs > 0 => started - 1,
-                Phase::Open | Phase::Done { .. } => started,
-                Phase::Condemned if self.overdue.is_some() => started.saturating_sub(1).max(answered),
-                // The word of a chunk that somebody has is never free, unless a worker broke it: all may have run.
-                Phase::Condemned | Phase::Free => answered,
-            };
-            let lost_to = match state.phase {
-                Phase::Open | Phase::Done { .. } => started,
-                Phase::Condemned if self.overdue.is_some() => started,
-                Phase::Condemned | Phase::Free => limit,
-            };
-            lost.push((Arc::clone(&sent.job), lost_from..lost_to));
-            unfinished.push((Arc::clone(&sent.job), answered..lost_from));
-            unfinished.push((sent.job, lost_to..limit));
+            let (answered, limit, gone) = (sent.answered, sent.limit, self.lost_of(&sent));
+            unfinished.push((Arc::clone(&sent.job), answered..gone.start));
+            unfinished.push((Arc::clone(&sent.job), gone.end..limit));
+            lost.push((sent.job, gone));
         }
         lost.retain(|(_, tasks)| !tasks.is_empty());
         unfinished.retain(|(_, tasks)| !tasks.is_empty());
         Remains { lost, unfinished }
     }
+
+    /// Which tasks of a chunk are lost, should the worker not go on.
+    fn lost_of(&self, sent: &Sent) -> Range<u32> {
+        let (answered, limit) = (sent.answered, sent.limit);
+        let state = self.state_of(sent);
+        let started = state.started.clamp(answered, limit);
+        // The last one that was started is lost: it ran, or had run so long that it must not run again.
+        match state.phase {
+            Phase::Open | Phase::Done { tiny: false } if started > answered => started - 1..started,
+            // It may have written to the arrays it was given.
+            Phase::Done { .. } if started > answered && sent.job.message.blobs > 0 => started - 1..started,
+            Phase::Open | Phase::Done { .. } => started..started,
+            Phase::Condemned if self.overdue.is_some() => started.saturating_sub(1).max(answered)..started,
+            // The word of a chunk that somebody has is never free, unless a worker broke it: all may have run.
+            Phase::Condemned | Phase::Free => answered..limit,
+        }
+    }
+}
+
+/// Whether the worker is through with a chunk.
+fn is_done(state: State) -> bool {
+    matches!(state.phase, Phase::Done { .. })
 }

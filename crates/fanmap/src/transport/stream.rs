@@ -51,6 +51,16 @@ impl FrameWriter {
         });
     }
 
+    /// Adds what need not be a frame.
+    #[cfg(test)]
+    pub(crate) fn push_raw(&mut self, header: [u8; HEADER_BYTES], body: Body) {
+        self.backlog.push_back(Piece {
+            header,
+            body,
+            written: 0,
+        });
+    }
+
     /// Whether all that was pushed is in the ring.
     pub(crate) fn is_flushed(&self) -> bool {
         self.backlog.is_empty()
@@ -198,8 +208,7 @@ mod tests {
     #[test]
     fn nonsense_is_corrupt() {
         let (mut writer, mut reader) = both_ends();
-        writer.push(Kind::Ready, no_body(), 0);
-        writer.backlog[0].header = [0xff; HEADER_BYTES];
+        writer.push_raw([0xff; HEADER_BYTES], no_body());
         writer.flush().unwrap();
         assert_eq!(reader.next(), Err(Corrupt));
     }
