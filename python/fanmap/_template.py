@@ -22,6 +22,7 @@ def main(parent: int, by_value: bool) -> None:
     """The whole life of a template that `parent` started as a program; its workers may meet what goes `by_value`."""
     # Before `adopt`, which unblocks it. Ctrl-C goes to the whole process group: the parent decides what it means.
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    _worker.close_inherited()
     template = _native.Template.adopt(parent)
     if by_value:
         # Once, and while the parent encodes: each worker would have to.
@@ -62,6 +63,7 @@ def _serve(template: _native.Template, inherited: Hooks | None) -> None:
             template.forked(key, errno=error.errno or 0)
             continue
         if pid == 0:
+            template.leave()
             _worker.main_of_fork(invitation, own, inherited)
         # The child has its own copy of the descriptors that came with it.
         del invitation

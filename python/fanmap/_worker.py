@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 def main() -> NoReturn:
     """The whole life of a worker that was started as a program."""
     _ignore_interrupts()  # before `accept`, which unblocks them
+    close_inherited()
     invitation = _native.accept()
     if invitation is None:
         os._exit(0)
@@ -69,6 +70,18 @@ def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
         traceback.print_exc()
     finally:
         _leave(code, handler.worker_exit)
+
+
+def close_inherited() -> None:
+    """In a program that was just started: close what descriptors it was handed by accident, beside the streams."""
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        try:
+            # What this process has opened itself is not inheritable.
+            if number > 2 and os.get_inheritable(number):
+                os.close(number)
+        except OSError:
+            continue  # the one that listed the others
 
 
 def _leave(code: int, worker_exit: Callable[[], object] | None) -> NoReturn:

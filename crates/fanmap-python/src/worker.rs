@@ -30,8 +30,8 @@ pub(crate) struct Invitation {
 /// The template's side of its control socket.
 #[pyclass(frozen, module = "fanmap._native")]
 pub(crate) struct Template {
-    /// Used by the template's one thread.
-    template: Mutex<bytes::Template>,
+    /// Used by the template's one thread; `None` in its workers.
+    template: Mutex<Option<bytes::Template>>,
 }
 
 impl Invitation {
@@ -107,7 +107,7 @@ impl Template {
     /// Waits for the next invitation to fork a worker for; `None` when it is time to leave.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<Invitation>> {
         loop {
-            let request = py.detach(|| self.template.lock().unwrap_or_else(PoisonError::into_inner).wait());
+            let request = py.detach(|| self.with(bytes::Template::wait))?;
             match request.map_err(|error| convert::error(&error))? {
                 Request::Fork(invitation) => return Ok(Some(Invitation::wrap(invitation))),
                 Request::Interrupted => py.check_signals()?,
@@ -119,18 +119,28 @@ impl Template {
     /// Tells the parent that the child `pid` follows the invitation `key`, or that forking failed with `errno`.
     #[pyo3(signature = (key, *, pid=None, errno=0))]
     fn forked(&self, key: u64, pid: Option<u32>, errno: i32) -> PyResult<()> {
-        let mut template = self.template.lock().unwrap_or_else(PoisonError::into_inner);
-        template
-            .forked(key, pid.ok_or(errno))
+        self.with(|template| template.forked(key, pid.ok_or(errno)))?
             .map_err(|error| convert::error(&error))
+    }
+
+    /// In a worker that was just forked: lets go of the socket, and of what watches the other processes.
+    fn leave(&self) {
+        drop(self.template.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
 impl Template {
+    fn with<R>(&self, act: impl FnOnce(&mut bytes::Template) -> R) -> PyResult<R> {
+        match &mut *self.template.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(template) => Ok(act(template)),
+            None => Err(PyRuntimeError::new_err("a worker is no template")),
+        }
+    }
+
     fn wrap(template: Result<bytes::Template, fanmap::Error>) -> PyResult<Self> {
         let template = template.map_err(|error| convert::error(&error))?;
         Ok(Self {
-            template: Mutex::new(template),
+            template: Mutex::new(Some(template)),
         })
     }
 }
