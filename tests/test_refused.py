@@ -1,12 +1,14 @@
-"""Work that a pool refuses does not run, now or later, and nobody waits for it."""
+"""What the system refuses is a clear error, and work that a pool refuses does not run, now or later."""
 
 from __future__ import annotations
 
 import contextvars
 import os
+import platform
 from pathlib import Path
 
 import fanmap
+import pytest
 from _scripts import good
 from fanmap import _native, _outcome
 
@@ -53,3 +55,140 @@ def test_items_that_no_thread_will_take_have_that_as_their_outcome() -> None:
     outcomes = [run.pop(LIMIT) for _ in range(3)]
     assert [outcome and outcome[0] for outcome in outcomes] == [_outcome.BROKEN] * 3
     run.close()
+
+
+# Has the system calls with these numbers refused from now on; of `clone`, what makes threads passes.
+REFUSE = """
+import ctypes, struct, sys
+def refuse(calls, errno, but_threads=None):
+    LOAD, EQUAL, SET, RETURN = 0x20, 0x15, 0x45, 0x06
+    ALLOW, REFUSED = 0x7fff0000, 0x00050000 | errno
+    code = [(LOAD, 0, 0, 0)]
+    for call in calls:
+        if call == but_threads:
+            code += [(EQUAL, 0, 4, call), (LOAD, 0, 0, 16), (SET, 0, 1, 0x10000), (RETURN, 0, 0, ALLOW)]
+            code += [(RETURN, 0, 0, REFUSED)]
+        else:
+            code += [(EQUAL, 0, 1, call), (RETURN, 0, 0, REFUSED)]
+    code += [(RETURN, 0, 0, ALLOW)]
+    packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in code))
+    program = struct.pack("HxxxxxxP", len(code), ctypes.addressof(packed))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, *arguments in ((38, 1, 0), (22, 2, program)):
+        if libc.prctl(option, *arguments, 0, 0):
+            raise SystemExit(print("SKIP"))
+"""
+
+needs_numbers = pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of the calls are x86_64's")
+
+
+def tried(code: str) -> None:
+    """Runs a program that is good, or says that it could not be tried."""
+    if good(code) == "SKIP\n":
+        pytest.skip("the system does not let a process refuse itself system calls, or mount in a space of its own")
+
+
+@pytest.mark.parametrize("method", ["template", "fork", "forkserver", "spawn"])
+def test_a_full_table_of_files_is_said_and_over_when_there_is_room(method: str) -> None:
+    good(
+        """
+        import fanmap, multiprocessing, os, resource, sys
+        if __name__ == "__main__":
+            context = None if sys.argv[1] == "template" else multiprocessing.get_context(sys.argv[1])
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            filled = [os.dup(0)]
+            while filled[-1] < 100:
+                filled.append(os.dup(0))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1, before[1]))
+            # From none to what one worker needs: each step may be the one that is refused.
+            outcomes = set()
+            for _ in range(12):
+                pool = fanmap.ProcessPoolExecutor(1, context)
+                try:
+                    error = pool.submit(abs, -1).exception(40)
+                except (OSError, fanmap.BrokenProcessPool) as refused:
+                    error = refused
+                pool.shutdown()
+                assert error is None or "Too many open files" in str(error), repr(error)
+                outcomes.add(error is None)
+                os.close(filled.pop(0))
+            assert False in outcomes
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            with fanmap.ProcessPoolExecutor(1, context) as pool:
+                assert pool.submit(abs, -1).result(40) == 1
+        """,
+        method,
+    )
+
+
+@needs_numbers
+def test_a_system_without_memfd_is_told_so() -> None:
+    tried(
+        REFUSE
+        + """
+if __name__ == "__main__":
+    import fanmap
+    refuse([319], 38)  # ENOSYS
+    pool = fanmap.ProcessPoolExecutor(1)
+    try:
+        pool.submit(abs, -1).result(40)
+    except OSError as error:
+        assert "shared memory" in str(error) and "not implemented" in str(error), error
+    else:
+        raise SystemExit("there was some")
+    pool.shutdown()
+    assert list(fanmap.map(abs, [-1], executor="threads")) == [1]
+"""
+    )
+
+
+@needs_numbers
+@pytest.mark.parametrize("method", ["template", "spawn"])
+def test_a_refused_fork_breaks_the_pool_with_the_systems_words(method: str) -> None:
+    tried(
+        REFUSE
+        + f"""
+if __name__ == "__main__":
+    import fanmap, multiprocessing
+    context = None if {method!r} == "template" else multiprocessing.get_context({method!r})
+    refuse([435], 38)  # clone3: the library goes on with clone
+    refuse([56, 57, 58], 11, but_threads=56)  # EAGAIN
+    pool = fanmap.ProcessPoolExecutor(2, context)
+    try:
+        pool.submit(abs, -1).result(40)
+    except fanmap.BrokenProcessPool as error:
+        assert "Resource temporarily unavailable" in str(error), error
+    else:
+        raise SystemExit("it was forked")
+    pool.shutdown()
+"""
+    )
+
+
+def test_neither_a_read_only_directory_nor_a_tiny_dev_shm_matters() -> None:
+    tried("""
+        import ctypes, os
+        import fanmap
+        libc = ctypes.CDLL(None, use_errno=True)
+        NEW_MOUNTS, READ_ONLY, PRIVATE = 0x20000, 1, 0x44000
+        def mount(kind, where, flags, options=None):
+            if libc.mount(kind, where, kind, flags, options):
+                raise SystemExit(print("SKIP"))
+        if libc.unshare(NEW_MOUNTS):
+            raise SystemExit(print("SKIP"))
+        mount(b"none", b"/", PRIVATE)
+        mount(b"tmpfs", b"/dev/shm", 0, b"size=64k")
+        mount(b"tmpfs", b"/mnt", READ_ONLY)
+        os.chdir("/mnt")
+        try:
+            open("x", "w")
+        except OSError:
+            pass
+        else:
+            raise SystemExit("it can be written to")
+        def double(data):
+            return data * 2
+        items = [bytes([n]) * 3_000_000 for n in range(8)]
+        assert list(fanmap.map(double, items)) == [item * 2 for item in items]
+        assert os.listdir("/dev/shm") == []
+    """)
