@@ -75,9 +75,10 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
 
     Buffers of 64 KiB and more (arrays, `bytes`) travel through shared memory, and what has come back is kept for the
     next ones until the pool was idle for five seconds. `buffer_memory` bounds how many bytes are kept so, by default
-    1 GiB: half of it for what goes to workers, half for results. What exceeds it travels all the same, at the speed of
-    fresh memory. The arrays of the last function that brought some are held until `shutdown`, for a next call with the
-    same, if they take no more than a quarter of it. Memory that a result of yours lies in is yours and does not count.
+    1 GiB, or an eighth of what the container may have: half of it for what goes to workers, half for results. What
+    exceeds it travels all the same, at the speed of fresh memory. The arrays of the last function that brought some are
+    held until `shutdown`, for a next call with the same, if they take no more than a quarter of it. Memory that a
+    result of yours lies in is yours and does not count.
 
     `max_memory_per_worker` (in bytes) is how much memory of its own a worker may have between calls, beyond what it
     began with: one that has more is replaced by a fresh one. What counts is what it has written to, in memory or

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::cgroup::Limits;
 use crate::error::{Error, ErrorKind};
 
 /// What every pool is asked for: a number of workers.
@@ -79,7 +80,8 @@ pub struct ProcessConfig {
     pub exit_time: Option<Duration>,
     /// How much memory the pool may keep for large buffers, in bytes: those under way, and those that are idle and warm.
     /// Half is for what goes to workers, half for what comes back. What is under way is not held up by it; past it each
-    /// buffer is written to fresh memory, which takes ten times as long. Default: 1 GiB.
+    /// buffer is written to fresh memory, which takes ten times as long. Default: 1 GiB, or an eighth of what the cgroup
+    /// may have, if that is less.
     pub blob_bytes: u64,
     /// How much memory of its own a worker may have between tasks, in bytes, beyond what it began with: one that has more
     /// is replaced by a fresh one. It is looked at after tasks, at most every 10 ms. `None` (the default): as much as it
@@ -99,12 +101,18 @@ impl Default for ProcessConfig {
             max_tasks: None,
             idle: None,
             exit_time: Some(Duration::from_secs(10)),
-            blob_bytes: 1 << 30,
+            blob_bytes: blob_bytes(Limits::of_this_process().memory),
             max_memory: None,
             memory_limit: None,
             at_once: false,
         }
     }
+}
+
+/// How much a pool keeps for large buffers where this is the limit of memory, if nothing else was asked for. More, and in a small
+/// container what is only kept warm would take the room of what the program does; less, and its buffers would be cold.
+fn blob_bytes(limit: Option<u64>) -> u64 {
+    limit.map_or(u64::MAX, |limit| limit / 8).min(1 << 30)
 }
 
 /// No process lives in less memory than this: a smaller number is most likely one of megabytes.
@@ -135,5 +143,18 @@ impl ProcessConfig {
             )),
             _ => Ok(self),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_for_buffers_is_a_share_of_a_limit() {
+        assert_eq!(blob_bytes(None), 1 << 30);
+        assert_eq!(blob_bytes(Some(1 << 40)), 1 << 30);
+        assert_eq!(blob_bytes(Some(256 << 20)), 32 << 20);
+        assert_eq!(blob_bytes(Some(0)), 0);
     }
 }
