@@ -10,6 +10,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH_VENV := .venv-bench
 BENCH_BIN := $(BENCH_VENV)/bin
+CLUSTER_VENV := .venv-cluster
+CLUSTER_BIN := $(CLUSTER_VENV)/bin
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
 # What the user's shell has activated must not leak into the build: maturin asks these which environment to install to.
@@ -31,8 +33,8 @@ say = @echo "==> $(1)"
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo build test test-rust test-loom test-python chaos fuzz soak conformance conformance-joblib lint bench bench-short bench-rust \
-	bench-env docs clean FORCE
+.PHONY: help demo build test test-rust test-loom test-python test-cluster chaos fuzz soak conformance conformance-joblib \
+	lint bench bench-short bench-rust bench-env docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -84,6 +86,22 @@ $(BENCH_VENV)/.%: pyproject.toml $(BENCH_VENV)/.made
 	@$(call pip,--group bench-$*,$(BENCH_BIN))
 	@touch $@
 
+# The environment with Ray and Dask, which are large. It has the Python of .venv, for which the engine was built, and
+# takes fanmap from the tree.
+$(CLUSTER_VENV)/.made: $(VENV)/.made
+	$(call say,making $(CLUSTER_VENV))
+	@PYTHON="$$(cat $(VENV)/.made)" tools/setup.sh $(CLUSTER_VENV)
+
+$(CLUSTER_VENV)/.test: pyproject.toml $(CLUSTER_VENV)/.made
+	$(call say,installing the test tools into $(CLUSTER_VENV))
+	@$(call pip,--group test,$(CLUSTER_BIN))
+	@touch $@
+
+$(CLUSTER_VENV)/.%: pyproject.toml $(CLUSTER_VENV)/.made
+	$(call say,installing $* into $(CLUSTER_VENV) (Ray is large))
+	@$(call pip,--group cluster-$* "cloudpickle>=3$(comma)<4",$(CLUSTER_BIN))
+	@touch $@
+
 # A target of its own: PyO3 is built for one interpreter, and for the next one anew.
 $(BENCH_VENV)/.fanmap: $(ENGINE_SOURCES) $(PACKAGE_SOURCES) pyproject.toml $(VENV)/.maturin $(BENCH_VENV)/.peers
 	$(call say,building the wheel of fanmap and installing it into $(BENCH_VENV))
@@ -101,10 +119,17 @@ pip = $(or $(2),$(BIN))/python -m pip install --quiet --disable-pip-version-chec
 
 build: $(VENV)/.built ## build fanmap and install it into .venv
 
-demo: $(VENV)/.built ## build, install, and run the three examples
+# With EXECUTOR=threads, processes, ray or dask: one job on that, which is installed beside if it has to be.
+ifeq ($(EXECUTOR),)
+demo: $(VENV)/.built ## build, install, and run the three examples; EXECUTOR=ray (or dask, ...) runs one job on that
 	@set -e; for example in $(EXAMPLES); do \
 		echo "==> running $$example"; $(BIN)/python $$example; echo; \
 	done
+else
+demo: $(VENV)/.built $(if $(filter ray dask,$(EXECUTOR)),$(CLUSTER_VENV)/.$(EXECUTOR))
+	@EXECUTOR=$(EXECUTOR) PYTHONPATH=$(abspath python) \
+		$(if $(filter ray dask,$(EXECUTOR)),$(CLUSTER_BIN),$(BIN))/python examples/anywhere.py
+endif
 
 test: test-rust test-loom test-python ## run every test
 	$(call say,all tests passed)
@@ -126,7 +151,15 @@ test-loom: $(VENV)/.made ## the models of the lock-free algorithms
 # tests/test_examples.py runs the Python examples, tests/test_readme.py the code in the pages.
 test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, the examples, the pages' code
 	$(call say,Python tests)
-	@FANMAP_DEMO=small $(BIN)/python -m pytest --doctest-modules tests python/fanmap
+	@FANMAP_DEMO=small $(BIN)/python -m pytest --doctest-modules tests python/fanmap $(LARGE:%=--ignore=%)
+
+# Ray and Dask are for `make test-cluster`.
+LARGE := python/fanmap/ray.py python/fanmap/dask.py
+test-cluster: $(VENV)/.built $(CLUSTER_VENV)/.test $(CLUSTER_VENV)/.ray $(CLUSTER_VENV)/.dask ## what needs Ray or Dask
+	$(call say,Ray and Dask)
+	@FANMAP_DEMO=small PYTHONPATH=$(abspath python) $(CLUSTER_BIN)/python -m pytest -o faulthandler_timeout=180 --doctest-modules $(LARGE) \
+		tests/test_ray.py tests/test_dask.py tests/test_cluster.py tests/test_any_executor.py tests/test_anywhere.py \
+		tests/test_readme.py
 
 chaos: $(VENV)/.built $(VENV)/.dev ## worker processes are killed, stopped and crashed; a short form is in `make test`
 	$(call say,chaos)
@@ -191,7 +224,7 @@ docs: $(VENV)/.docs ## the docs as a site, in site/, with the Rust documentation
 	@echo "    site/index.html"
 
 clean: ## remove everything that was made
-	rm -rf .venv .venv-bench target site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-bench .venv-cluster target site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find python tests examples benches tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -f python/fanmap/_native*.so
 

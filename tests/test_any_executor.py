@@ -161,18 +161,23 @@ def test_its_workers_need_not_have_fanmap() -> None:
             import concurrent.futures, multiprocessing
             import fanmap
             context = multiprocessing.get_context("spawn")
-            with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-                code = ["any(name.startswith('fanmap') for name in __import__('sys').modules)"] * 3
+            # None there makes any import of it fail.
+            hide = "__import__('sys').modules['fanmap'] = None"
+            with concurrent.futures.ProcessPoolExecutor(1, context, exec, (hide,)) as pool:
+                code = ["any(name.startswith('fanmap.') for name in __import__('sys').modules)"] * 3
                 for ordered in (True, False):
                     results = fanmap.map(eval, code, executor=pool, ordered=ordered, on_error="return", chunksize=2)
                     assert list(results) == [False] * 3
                 assert fanmap.reduce(max, range(100), executor=pool) == 99
+                assert list(fanmap.filter(abs, [0, 1], executor=pool)) == [1]
+                assert list(fanmap.starmap(pow, [(2, 3)], executor=pool)) == [8]
+                fanmap.for_each(abs, [1], executor=pool)
+                failed = fanmap.map(int, ["one"], executor=pool, on_error="return")
+                assert [type(failure.error) for failure in failed] == [ValueError]
     """)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("distributed") is None, reason="Dask is not installed: pip install --group bench-dask"
-)
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="Dask is not installed: make test-cluster")
 def test_dasks_executor_will_do() -> None:
     good("""
         import itertools, logging, operator

@@ -109,11 +109,15 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], flow
     return _ThreadLane(run, executor, rests)
 
 
-def lane_over_any(executor: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:
-    """A lane of submits to any executor. Without a bound it has one of its own."""
+def lane_over_any(
+    executor: Executor, fn: Callable[..., Any], flow: Flow, full: Callable[[], bool] | None = None
+) -> Lane:
+    """A lane of submits to any executor. Without a bound it has one of its own. While it is `full` no more is sent than
+    one item.
+    """
     if flow.retry is not None and flow.retry.count:
-        return _PersistentLane(executor, fn, flow, flow.retry)
-    return (_ForeignLane if flow.ordered else _ForeignLaneAsTheyCome)(executor, fn, flow)
+        return _PersistentLane(executor, fn, flow, flow.retry, full)
+    return (_ForeignLane if flow.ordered else _ForeignLaneAsTheyCome)(executor, fn, flow, full)
 
 
 def _own_decimal() -> None:
@@ -344,9 +348,12 @@ class _ForeignLane(_Objects):
     """A sliding window of submits to any executor. What goes there is the user's function as it is: the other side need
     not have fanmap."""
 
-    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow) -> None:
+    def __init__(
+        self, executor: Executor, fn: Callable[..., Any], flow: Flow, full: Callable[[], bool] | None = None
+    ) -> None:
         self._executor = executor
         self._fn = fn
+        self._full = full
         self._star = flow.star
         self._together = flow.together
         self._window = flow.window or max(_FOREIGN_WINDOW, flow.together)
@@ -356,6 +363,8 @@ class _ForeignLane(_Objects):
 
     def room(self) -> int:
         free = self._window - self.outstanding()
+        if self._full is not None and self.outstanding() and self._full():
+            return 0
         return self._together if free >= self._together else 0
 
     def send(self, items: list[Any], index: int) -> None:
@@ -413,8 +422,10 @@ class _ForeignLane(_Objects):
 class _ForeignLaneAsTheyCome(_ForeignLane):
     """The same, with outcomes as they come: each future that is done says so in a queue."""
 
-    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow) -> None:
-        super().__init__(executor, fn, flow)
+    def __init__(
+        self, executor: Executor, fn: Callable[..., Any], flow: Flow, full: Callable[[], bool] | None = None
+    ) -> None:
+        super().__init__(executor, fn, flow, full)
         self._under_way: dict[int, Future[Any]] = {}
         # The indices of those that are done; None once the lane is closed.
         self._done: SimpleQueue[int | None] = SimpleQueue()
@@ -470,8 +481,15 @@ class _Kept:
 class _PersistentLane(_ForeignLaneAsTheyCome):
     """The same, where what failed is submitted again: by the thread that asks for results, while it does."""
 
-    def __init__(self, executor: Executor, fn: Callable[..., Any], flow: Flow, retry: Retry) -> None:
-        super().__init__(executor, fn, flow)
+    def __init__(
+        self,
+        executor: Executor,
+        fn: Callable[..., Any],
+        flow: Flow,
+        retry: Retry,
+        full: Callable[[], bool] | None = None,
+    ) -> None:
+        super().__init__(executor, fn, flow, full)
         self._retry = retry
         self._kept: dict[int, _Kept] = {}
         # When to submit which again: a heap.

@@ -1,0 +1,236 @@
+"""`DaskExecutor`: a `concurrent.futures.Executor` over a client of Dask. Needs `pip install 'fanmap[dask]'`.
+
+What a batch is, and who decides when, stands in `_desk`; here is how Dask runs one. The board is kept by Dask's
+scheduler, to which every worker has a connection; what a slow batch hands back comes as an event by the same way, and
+so does a report that is small: a worker that is lost then takes nothing with it that was done. Neither workers nor the
+scheduler import fanmap.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from . import _check
+from ._batches import PATIENCE, Batch, Lost, by_value
+from ._cluster import ClusterExecutor
+from ._errand import begun, claim, run, take_back
+
+if TYPE_CHECKING:
+    from ._errand import Report
+
+__all__ = ["DaskExecutor"]
+
+# Bytes of a report that goes by way of the scheduler, which keeps the last thousand events.
+_MOST_TOLD = 1 << 16
+
+
+class DaskExecutor(ClusterExecutor):
+    """Runs calls as tasks of Dask: on this machine, or on all that its cluster has.
+
+    It uses the `distributed.Client` that it is given, or else the program's current one, or else begins one with worker
+    processes on this machine, which it then also ends. Workers are Dask's, and need not have fanmap.
+
+    | option | what it does |
+    |---|---|
+    | `max_workers` | so many batches run at a time, at most; by default as many as the cluster has threads, now and \
+later |
+    | `max_retries` | how often a call runs again that has lost its worker; 0 by default |
+    | `batches` | False: each call is a task of its own. Then no call is ever begun twice without `max_retries` |
+    | `task_options` | what `Client.submit` takes for each task: `{"resources": {"GPU": 1}, "priority": 10}` |
+
+    Tiny calls go to Dask together, as many as fill some milliseconds. Each has an outcome of its own all the same. A
+    call that loses its worker fails with `fanmap.WorkerCrashed`; those that were with it run again.
+
+    >>> from distributed import Client
+    >>> from fanmap.dask import DaskExecutor
+    >>> with Client(processes=False, dashboard_address=None) as client, DaskExecutor(client) as pool:
+    ...     list(pool.map(abs, [-1, -2, -3]))
+    [1, 2, 3]
+
+    Raises ImportError without Dask, TypeError for a client that is asynchronous, ValueError if a number is too small.
+    """
+
+    def __init__(
+        self,
+        client: Any = None,
+        *,
+        max_workers: int | None = None,
+        max_retries: int = 0,
+        batches: bool = True,
+        task_options: dict[str, Any] | None = None,
+    ) -> None:
+        if max_workers is not None:
+            _check.workers(max_workers)
+        _check.not_negative("max_retries", max_retries)
+        self._open(_Dask(client, dict(task_options or {})), max_workers, batches, max_retries)
+
+
+class _Dask:
+    def __init__(self, client: Any, task_options: dict[str, Any]) -> None:
+        try:
+            import cloudpickle
+            import distributed
+        except ImportError as error:
+            raise ImportError("DaskExecutor needs Dask: pip install 'fanmap[dask]'") from error
+        self.cloudpickle = cloudpickle
+        self._distributed = distributed
+        self._options = task_options
+        self._ours = False
+        if client is None:
+            try:
+                client = distributed.Client.current()
+            except ValueError:
+                client = distributed.Client(dashboard_address=None)
+                self._ours = True
+        if not isinstance(client, distributed.Client) or client.asynchronous:
+            raise TypeError("DaskExecutor needs a distributed.Client that is not asynchronous")
+        self._client = client
+
+    def begin(self, events: SimpleQueue[Any]) -> None:
+        """Called once, before all else."""
+        here = sys.modules[__name__]
+        self._events = events
+        self._tasks: dict[int, Any] = {}
+        self._name = f"fanmap-{os.urandom(8).hex()}"
+        self._run = by_value(_run, self.cloudpickle, here)
+        self._client.run_on_scheduler(by_value(_keep, self.cloudpickle, here), self._name)
+        self._client.subscribe_topic(self._name, self._heard)
+
+    def alive(self) -> bool:
+        """Whether there is a connection."""
+        alive: bool = self._client.status == "running"
+        return alive
+
+    def size(self) -> int:
+        """How many batches it can run at a time, now."""
+        return sum(self._client.nthreads().values())
+
+    def put(self, part: Any, *, for_all: bool) -> Any:
+        """Scatter a large buffer. A copy, since workers may be in this very process."""
+        part = part if isinstance(part, bytes) else bytes(pickle.PickleBuffer(part).raw())
+        return self._client.scatter(part, hash=False, broadcast=for_all)
+
+    def start(self, batch: Batch) -> None:
+        """Hand over a batch."""
+        # As bytes, into which Dask does not look for tasks of its own.
+        what = pickle.dumps((batch.function, batch.calls), protocol=5)
+        task = self._client.submit(
+            self._run,
+            *(self._name, batch.number, batch.oldest, batch.retries + 1, what, PATIENCE, *batch.parts),
+            **{"key": f"{self._name}-{batch.number}", "pure": False, **self._options},
+        )
+        self._tasks[batch.number] = task
+        task.add_done_callback(lambda done: self._done(batch.number, done))
+
+    def _heard(self, event: tuple[float, tuple[str, int, bytes]]) -> None:
+        what, number, told = event[1]
+        if what == "told":
+            self._events.put(bytes(told))
+        elif self._tasks.pop(number, None) is not None:
+            self._events.put((number, pickle.loads(told)))
+
+    def _done(self, number: int, task: Any) -> None:
+        report = self._report(task) if number in self._tasks else None
+        if report is not None and self._tasks.pop(number, None) is not None:
+            self._events.put((number, report))
+
+    def _report(self, task: Any) -> Report | Lost | BaseException | None:
+        """How a batch ended; None if that is told by an event."""
+        try:
+            report: Report | None = task.result()
+            return report
+        except (self._distributed.scheduler.KilledWorker, self._distributed.client.FutureCancelledError) as error:
+            return Lost(str(error).partition("\n")[0].rstrip("."), error)
+        except BaseException as error:
+            return error
+
+    def take_back(self, number: int) -> bool:
+        """Whether no worker has begun the batch, and none will."""
+        return self._ask("take_back", number)
+
+    def begun(self, number: int) -> bool:
+        """Whether a worker has begun it."""
+        return self._ask("begun", number)
+
+    def _ask(self, what: str, number: int) -> bool:
+        ask = getattr(self._client.scheduler, f"{self._name}-{what}")
+        answer: bool = self._client.sync(ask, batch=number)
+        return answer
+
+    def drop(self, number: int) -> None:
+        """Nobody wants anything of a batch that was taken back: it needs no place in Dask's queue."""
+        task = self._tasks.get(number)
+        if task is not None:
+            task.cancel()
+
+    def close(self) -> None:
+        """Take the board from the scheduler, and end the cluster if it was begun here."""
+        if self.alive():
+            self._client.unsubscribe_topic(self._name)
+            self._client.run_on_scheduler(by_value(_forget, self.cloudpickle, sys.modules[__name__]), self._name)
+        if self._ours:
+            cluster = self._client.cluster
+            self._client.close()
+            cluster.close()
+
+
+def _keep(name: str, dask_scheduler: Any) -> None:
+    """Have the scheduler keep a board."""
+    board: dict[int, int] = {}
+
+    async def claimed(batch: int, oldest: int, most: int) -> str:
+        return claim(board, batch, oldest, most)
+
+    async def taken_back(batch: int) -> bool:
+        return take_back(board, batch)
+
+    async def has_begun(batch: int) -> bool:
+        return begun(board, batch)
+
+    dask_scheduler.handlers[f"{name}-claim"] = claimed
+    dask_scheduler.handlers[f"{name}-take_back"] = taken_back
+    dask_scheduler.handlers[f"{name}-begun"] = has_begun
+
+
+def _forget(name: str, dask_scheduler: Any) -> None:
+    for handler in [handler for handler in dask_scheduler.handlers if handler.startswith(f"{name}-")]:
+        del dask_scheduler.handlers[handler]
+
+
+def _run(name: str, batch: int, oldest: int, most: int, what: bytes, patience: float, *parts: Any) -> Report | None:
+    """The task. Its report is told as an event, and returned only if it is large."""
+    import pickle
+
+    import cloudpickle
+    from distributed import get_worker
+    from distributed.utils import sync
+
+    worker = get_worker()
+
+    def allowed(number: int) -> str:
+        ask = getattr(worker.scheduler, f"{name}-claim")
+        verdict: str = sync(worker.loop, ask, batch=number, oldest=oldest, most=most)
+        return verdict
+
+    def say(what: str, told: bytes) -> None:
+        worker.log_event(name, (what, batch, told))
+
+    function, calls = pickle.loads(what)
+    verdict, end, outcomes, seconds = run(
+        batch, function, calls, parts, patience, allowed, lambda told: say("told", told), cloudpickle.dumps
+    )
+
+    def as_bytes(part: Any) -> bytes:
+        # Dask does not take it as it is.
+        return bytes(part.raw()) if isinstance(part, pickle.PickleBuffer) else part
+
+    outcomes = [(good, tuple(map(as_bytes, payload)) if good else payload) for good, payload in outcomes]
+    report = verdict, end, outcomes, seconds
+    if sum(len(part) for good, payload in outcomes for part in (payload if good else [payload])) > _MOST_TOLD:
+        return report
+    say("report", pickle.dumps(report, protocol=5))
+    return None
