@@ -34,7 +34,7 @@ say = @echo "==> $(1)"
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo build test test-rust test-loom test-python test-cluster chaos fuzz soak conformance conformance-joblib \
-	lint bench bench-short bench-rust bench-env docs clean FORCE
+	lint wheel bench bench-short bench-rust bench-env docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -62,6 +62,11 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.made
 $(VENV)/.docs: pyproject.toml $(VENV)/.made
 	$(call say,installing mkdocs into $(VENV))
 	@$(call pip,--group docs)
+	@touch $@
+
+$(VENV)/.release: pyproject.toml $(VENV)/.made
+	$(call say,installing twine into $(VENV))
+	@$(call pip,--group release)
 	@touch $@
 
 # The package is installed in place: python/fanmap is imported from the tree, so only Rust sources ask for a build.
@@ -196,10 +201,14 @@ lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 	$(call say,the order of the layers)
 	@$(BIN)/python tools/check_layers.py
 
+# On the PATH is .venv's maturin.
+wheel: $(VENV)/.maturin $(VENV)/.release ## what goes to PyPI, in target/dist: built from the sources alone, and tried elsewhere
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/wheel.py
+
 bench-env: $(BENCH_VENV)/.fanmap $(foreach peer,$(WITH),$(BENCH_VENV)/.$(peer)) ## .venv-bench, with fanmap and its peers
 
 bench: bench-rust bench-env ## every benchmark; figures are kept in benches/results (WITH="ray dask" for these peers)
-	@set -e; for bench in import_time memory joblib_search speed; do \
+	@set -e; for bench in import_time memory kinds joblib_search speed; do \
 		echo "==> benches/$$bench.py"; $(BENCH_BIN)/python benches/$$bench.py --save \
 			$$([ $$bench = speed ] && echo $(foreach peer,$(WITH),--with-$(peer))); echo; \
 	done

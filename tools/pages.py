@@ -1,7 +1,7 @@
-"""What mkdocs asks while it makes the pages of docs/ into a site: links that lead out of docs/, and pictures.
+"""Links of the pages where these are read elsewhere than in the repository: on the site, and on PyPI.
 
-A page is read in the repository, too, so its links are relative to its file. On the site a link to a picture of
-benches/results leads to a copy, and any other link out of docs/ to the repository.
+In the repository a link is relative to its page. mkdocs, which makes docs/ into a site, calls the functions whose names
+begin with `on_`; `tools/wheel.py` turns the README's links.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = "benches/results"
-LINK = re.compile(r"(\]\()(\.\./[^)#\s]*)")
+RELATIVE = re.compile(r"(?<=\]\()(?![a-z]+:)[^)#\s]+")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -32,18 +32,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links out of docs/ turned to where the site has what they name."""
-    return LINK.sub(lambda link: link[1] + turned(link[2], page.file.src_uri), markdown)
+    """The page as the site has it."""
+    return turned(markdown, f"docs/{page.file.src_uri}")
 
 
-def turned(link: str, page: str) -> str:
-    """A relative link of a page, both as in the repository; one that stays within docs/ is as it was."""
-    place = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
-    if place.startswith("docs/"):
-        return link
-    if place.startswith(RESULTS) and place.endswith(".svg"):
-        return posixpath.relpath(f"figures/{posixpath.basename(place)}", posixpath.dirname(page) or ".")
-    return f"{repository()}/blob/main/{place}"
+def turned(markdown: str, page: str) -> str:
+    """The text of a page, with its links turned to where they lead from outside the repository."""
+    return RELATIVE.sub(lambda link: turned_link(link[0], page), markdown)
+
+
+def turned_link(link: str, page: str) -> str:
+    """On the site: what is in docs/ as it was, the benchmarks' pictures to their copies. All else to the repository."""
+    folder = posixpath.dirname(page)
+    place = posixpath.normpath(posixpath.join(folder, link))
+    picture = place.endswith(".svg")
+    if page.startswith("docs/"):
+        if place.startswith("docs/"):
+            return link
+        if picture and place.startswith(RESULTS):
+            return posixpath.relpath(f"docs/figures/{posixpath.basename(place)}", folder)
+    return f"{repository()}/{'raw' if picture else 'blob'}/main/{place}"
 
 
 def repository() -> str:
