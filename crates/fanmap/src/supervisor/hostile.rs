@@ -135,6 +135,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
             function: 1,
             part: Part::all(1),
             limited: last,
+            kept: last,
         },
         _ => Kind::Cool,
     })
@@ -360,13 +361,22 @@ impl Worker {
                 let Some(word) = self.link.word(slot) else {
                     return;
                 };
+                // What comes of them is for the parent to see.
                 match which {
                     0 => word.queue(count),
                     1 => word.free(),
-                    2 => drop(word.finish(false)),
-                    3 => drop(word.cut(count)),
-                    4 => drop(word.condemn()),
-                    _ => (0..count).for_each(|task| drop(word.start(task))),
+                    2 => {
+                        let _ = word.finish(false);
+                    }
+                    3 => {
+                        let _ = word.cut(count);
+                    }
+                    4 => {
+                        let _ = word.condemn();
+                    }
+                    _ => (0..count).for_each(|task| {
+                        let _ = word.start(task);
+                    }),
                 }
             }
             _ => unreachable!("the parent's"),
