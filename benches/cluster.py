@@ -5,7 +5,8 @@
     make .venv-cluster/.ray .venv-cluster/.dask
     PYTHONPATH=python .venv-cluster/bin/python benches/cluster.py [--save] [ray] [dask]
 
-Dask's `Client.map` gets a tenth of the tiny calls, for 20,000 take it a minute: its time is multiplied.
+`ray.remote` and `Client.map` get a tenth of the tiny calls, for 20,000 take them up to a minute: their times are
+multiplied.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def over_ray() -> dict[str, dict[str, float]]:
         found = measured(
             {
                 "RayExecutor": (lambda fn, items: list(fanmap.map(fn, items, executor=pool)), 1),
-                "ray.remote": (lambda fn, items: ray.get([remote[fn].remote(item) for item in items]), 1),
+                "ray.remote": (lambda fn, items: ray.get([remote[fn].remote(item) for item in items]), 10),
             }
         )
     with Pool(2) as rays:

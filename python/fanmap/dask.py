@@ -84,7 +84,7 @@ class _Dask:
             try:
                 client = distributed.Client.current()
             except ValueError:
-                client = distributed.Client(dashboard_address=None)
+                client = distributed.Client(dashboard_address=":0")
                 self._ours = True
         if not isinstance(client, distributed.Client) or client.asynchronous:
             raise TypeError("DaskExecutor needs a distributed.Client that is not asynchronous")
