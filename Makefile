@@ -208,7 +208,7 @@ wheel: $(VENV)/.maturin $(VENV)/.release ## what goes to PyPI, in target/dist: b
 bench-env: $(BENCH_VENV)/.fanmap $(foreach peer,$(WITH),$(BENCH_VENV)/.$(peer)) ## .venv-bench, with fanmap and its peers
 
 bench: bench-rust bench-env ## every benchmark; figures are kept in benches/results (WITH="ray dask" for these peers)
-	@set -e; for bench in import_time memory kinds joblib_search speed; do \
+	@set -e; for bench in import_time memory kinds choice joblib_search speed; do \
 		echo "==> benches/$$bench.py"; $(BENCH_BIN)/python benches/$$bench.py --save \
 			$$([ $$bench = speed ] && echo $(foreach peer,$(WITH),--with-$(peer))); echo; \
 	done

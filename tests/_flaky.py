@@ -95,4 +95,6 @@ def flaky_add(path: str, one: int, other: int) -> int:
 
 
 def map_within(folder: str) -> list[int]:
-    return list(fanmap.map(flaky, range(3), [folder] * 3, [2] * 3, retries=fanmap.Retry(2, wait=0.01)))
+    return list(
+        fanmap.map(flaky, range(3), [folder] * 3, [2] * 3, retries=fanmap.Retry(2, wait=0.01), executor="processes")
+    )

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-both = pytest.mark.parametrize("name", ["threads", "processes"])
+both = pytest.mark.parametrize("name", ["auto", "threads", "processes"])
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -167,15 +167,15 @@ def test_it_refuses_what_it_cannot_use() -> None:
         yield 1
 
     with pytest.raises(TypeError, match="coroutine function"):
-        fanmap.amap(coroutine, [1])
+        fanmap.amap(coroutine, [1], executor="processes")
     with pytest.raises(TypeError, match="async"):
-        fanmap.amap(abs, source())  # type: ignore[call-overload]
+        fanmap.amap(abs, source(), executor="processes")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="callable"):
-        fanmap.amap(3, [1])  # type: ignore[call-overload]
+        fanmap.amap(3, [1], executor="processes")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="at least two arguments"):
-        fanmap.amap(abs)
+        fanmap.amap(abs, executor="processes")
     with pytest.raises(ValueError, match="on_error"):
-        fanmap.amap(abs, [1], on_error="ignore")  # type: ignore[call-overload]
+        fanmap.amap(abs, [1], on_error="ignore", executor="processes")  # type: ignore[call-overload]
 
 
 def tell_and_stay(started: str) -> None:
@@ -207,7 +207,7 @@ def test_what_runs_in_a_process_is_ended_with_it(by: str, tmp_path: Path) -> Non
 
     async def main() -> int:
         loop = asyncio.get_running_loop()
-        async with fanmap.amap(tell_and_stay, [started], workers=1) as results:
+        async with fanmap.amap(tell_and_stay, [started], workers=1, executor="processes") as results:
             asking = asyncio.ensure_future(anext(results))
             pid = await loop.run_in_executor(None, told, started)
             if by == "cancel":

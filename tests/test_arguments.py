@@ -74,11 +74,11 @@ def test_submit_and_map_refuse(make: Callable[..., Any]) -> None:
 
 def test_map_refuses() -> None:
     with pytest.raises(TypeError, match="callable"):
-        fanmap.map(None, [1])  # type: ignore[call-overload]
+        fanmap.map(None, [1], executor="processes")  # type: ignore[call-overload]
     with pytest.raises(TypeError):
-        fanmap.map(abs)
+        fanmap.map(abs, executor="processes")
     with pytest.raises(TypeError):
-        fanmap.map(abs, 3)  # type: ignore[call-overload]
+        fanmap.map(abs, 3, executor="processes")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="unknown executor 'green'"):
         fanmap.map(abs, [1], executor="green")
     with pytest.raises(TypeError, match="executor must be"):

@@ -38,7 +38,7 @@ def test_a_worker_is_told_its_share_of_the_cores(workers: int) -> None:
     share = str(max(1, fanmap.cpu_count() // workers))
     with fanmap.ProcessPoolExecutor(workers) as pool:
         assert pool.submit(variables).result(60) == dict.fromkeys(VARIABLES, share)
-    (told,) = fanmap.map(variables, [0], workers=workers)
+    (told,) = fanmap.map(variables, [0], workers=workers, executor="processes")
     assert told == dict.fromkeys(VARIABLES, share)
     assert set(variables().values()) == {None}, "this process is as it was"
 
@@ -71,7 +71,7 @@ def test_a_pool_in_a_worker_shares_out_that_workers_part() -> None:
 
 
 def pids_of_inner_map(_: int) -> set[int]:
-    return {os.getpid(), *fanmap.map(_pid, range(20))}
+    return {os.getpid(), *fanmap.map(_pid, range(20), executor="processes")}
 
 
 def _pid(_: int) -> int:
@@ -79,7 +79,7 @@ def _pid(_: int) -> int:
 
 
 def test_a_map_in_a_worker_takes_no_further_core() -> None:
-    assert all(len(pids) == 1 for pids in fanmap.map(pids_of_inner_map, range(4)))
+    assert all(len(pids) == 1 for pids in fanmap.map(pids_of_inner_map, range(4), executor="processes"))
 
 
 def blas_threads(_: object = None) -> int:

@@ -111,14 +111,14 @@ def test_a_pool_that_was_shut_down_ends_though_its_last_worker_dies(
 
 @pytest.mark.parametrize(("how", "code"), WAYS_TO_DIE)
 def test_a_map_gives_what_came_before_and_names_the_item(how: str, code: int) -> None:
-    results = fanmap.map(die_at, range(20), [13] * 20, [how] * 20)
+    results = fanmap.map(die_at, range(20), [13] * 20, [how] * 20, executor="processes")
     seen = []
     with pytest.raises(fanmap.WorkerCrashed, match="item 13") as caught:
         seen.extend(results)
     assert seen == [] or seen == list(range(13))
     assert (caught.value.item, caught.value.exitcode) == (13, code)
     assert caught.value.call == f"die_at(13, 13, {how!r})"
-    assert list(fanmap.map(abs, range(5))) == list(range(5))
+    assert list(fanmap.map(abs, range(5), executor="processes")) == list(range(5))
 
 
 def test_a_crash_keeps_what_it_knows_when_it_is_pickled() -> None:
@@ -196,7 +196,7 @@ def memory_limit(limit: int) -> Iterator[str]:
 @pytest.mark.parametrize("items", [range(100), [float(x) for x in range(100)], [str(x) for x in range(100)]])
 def test_a_crash_in_a_run_shows_its_own_item(items: Any) -> None:
     with pytest.raises(fanmap.WorkerCrashed) as caught:
-        list(fanmap.map(die_if_77, items))
+        list(fanmap.map(die_if_77, items, executor="processes"))
     assert (caught.value.item, caught.value.call) == (77, f"die_if_77({items[77]!r})")
 
 
@@ -264,7 +264,7 @@ def test_an_argument_that_kills_who_unpickles_it_kills_no_more_than_the_worker()
 
 
 def test_every_result_before_the_death_is_handed_out() -> None:
-    results = fanmap.map(die_at, range(20), [13] * 20, ["SIGKILL"] * 20)
+    results = fanmap.map(die_at, range(20), [13] * 20, ["SIGKILL"] * 20, executor="processes")
     assert [next(results) for _ in range(13)] == list(range(13))
     with pytest.raises(fanmap.WorkerCrashed):
         next(results)

@@ -11,8 +11,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # The rows of each example's table: the ways to run its job.
 WAYS = {
     "scientists.py": {"serial", "threads", "processes"},
-    "crunch.py": {"serial", "threads", "processes"},
-    "scrape.py": {"serial", "threads", "processes", "many threads"},
+    "crunch.py": {"serial", "fanmap.map"},
+    "scrape.py": {"serial", "fanmap.map"},
 }
 
 

@@ -105,7 +105,7 @@ def test_a_map_over_processes_does_not_keep_the_program_for_tasks_that_never_end
     gate = Gate(tmp_path)
     code = HOLD + (
         "import fanmap, sys, threading\n"
-        "results = fanmap.map(hold, [sys.argv[1]] * 4, buffersize=4)\n"
+        "results = fanmap.map(hold, [sys.argv[1]] * 4, buffersize=4, executor='processes')\n"
         "threading.Thread(target=lambda: next(results, None), daemon=True).start()\n"
         "open(sys.argv[1] + '.go').read()\n"
     )
@@ -155,7 +155,7 @@ def test_the_programs_hard_exit_leaves_nothing(kind: str) -> None:
         pool = fanmap.{kind}(2)
         for _ in range(4):
             pool.submit(abs, -1).result()
-        list(fanmap.map(abs, [-1]))
+        list(fanmap.map(abs, [-1], executor="processes"))
         os._exit(5)
     """)
     assert (result.status, result.out, result.err) == (5, "", "")
@@ -164,7 +164,7 @@ def test_the_programs_hard_exit_leaves_nothing(kind: str) -> None:
 def test_a_program_that_becomes_another_leaves_nothing() -> None:
     out = good("""
         import fanmap, os, sys
-        list(fanmap.map(abs, [-1]))
+        list(fanmap.map(abs, [-1], executor="processes"))
         pool = fanmap.ProcessPoolExecutor(1)
         pool.submit(abs, -1).result()
         held = "import os; print(*(fd for fd in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{fd}')))"
@@ -522,16 +522,16 @@ def test_a_future_of_the_parents_is_not_waited_for_for_ever_in_a_fork(tmp_path: 
 def test_multiprocessings_own_children_of_fork_are_not_disturbed_by_our_pools() -> None:
     out = good("""
         import fanmap, multiprocessing
-        list(fanmap.map(abs, [-1]))
+        list(fanmap.map(abs, [-1], executor="processes"))
         def child(queue):
-            queue.put(list(fanmap.map(abs, [-5])))
+            queue.put(list(fanmap.map(abs, [-5], executor="processes")))
         context = multiprocessing.get_context("fork")
         queue = context.SimpleQueue()
         process = context.Process(target=child, args=(queue,))
         process.start()
         print(queue.get())
         process.join(40)
-        print(process.exitcode, list(fanmap.map(abs, [-2])))
+        print(process.exitcode, list(fanmap.map(abs, [-2], executor="processes")))
     """)
     assert out == "[5]\n0 [2]\n"
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-both = pytest.mark.parametrize("name", ["threads", "processes"])
+both = pytest.mark.parametrize("name", ["auto", "threads", "processes"])
 
 
 # ---- starmap
@@ -105,7 +105,7 @@ def test_threads_that_share_a_filter_get_each_item_once_and_no_answers(name: str
 
 def test_what_a_predicate_gives_need_not_travel() -> None:
     lines = ["a1", "b", "c3"]
-    assert list(fanmap.filter(re.compile(r"\w\d").match, lines)) == ["a1", "c3"]
+    assert list(fanmap.filter(re.compile(r"\w\d").match, lines, executor="processes")) == ["a1", "c3"]
 
 
 @both
@@ -154,7 +154,7 @@ def test_more_items_than_partial_results_are_kept_of_are_reduced(name: str) -> N
 
 
 def test_one_pool_serves_a_whole_reduction() -> None:
-    assert fanmap.reduce(operator.add, range(100), workers=2, chunksize=10) == 4950
+    assert fanmap.reduce(operator.add, range(100), workers=2, chunksize=10, executor="processes") == 4950
     assert len(fanmap._default._own) <= 1
 
 
@@ -201,10 +201,10 @@ def test_for_each_raises_the_first_error(name: str) -> None:
 
 def nested(_: int) -> list[Any]:
     return [
-        list(fanmap.starmap(pow, [(2, 3)])),
-        list(fanmap.filter(None, [0, 1, 2])),
-        fanmap.reduce(operator.add, range(10), workers=2),
-        fanmap.for_each(abs, [1]),
+        list(fanmap.starmap(pow, [(2, 3)], executor="processes")),
+        list(fanmap.filter(None, [0, 1, 2], executor="processes")),
+        fanmap.reduce(operator.add, range(10), workers=2, executor="processes"),
+        fanmap.for_each(abs, [1], executor="processes"),
     ]
 
 

@@ -57,7 +57,7 @@ def test_importing_changes_no_signal_handler_and_no_start_method() -> None:
         import fanmap
         for name in fanmap.__all__:
             getattr(fanmap, name)
-        assert list(fanmap.map(abs, [-1])) == [1]
+        assert list(fanmap.map(abs, [-1], executor="processes")) == [1]
         assert [signal.getsignal(number) for number in signal.valid_signals()] == handlers
         import multiprocessing
         assert multiprocessing.get_start_method(allow_none=True) is None

@@ -125,7 +125,7 @@ MAIN = """
         point.x = 10  # so was `self`
         assert pool.submit(point.moved, 2).result() == Point(12)
     assert model is None
-    assert list(fanmap.map(helper, range(3))) == [2, 3, 4]
+    assert list(fanmap.map(helper, range(3), executor="processes")) == [2, 3, 4]
     print("done")
 """
 
@@ -145,8 +145,9 @@ def test_main_works_in_the_prompt() -> None:
                               text=True, start_new_session=True)  # fmt: skip
     os.close(secondary)
     assert prompt.stdin is not None
-    lines = ["import fanmap", "def f(x): return x + k", "", "k = 1", "list(fanmap.map(f, range(3)))", "k = 41",
-             "list(fanmap.map(f, range(3)))", "fanmap.shutdown()"]  # fmt: skip
+    lines = ["import fanmap", "def f(x): return x + k", "", "k = 1",
+             "list(fanmap.map(f, range(3), executor='processes'))", "k = 41",
+             "list(fanmap.map(f, range(3), executor='processes'))", "fanmap.shutdown()"]  # fmt: skip
     prompt.stdin.write("\n".join(lines) + "\n")
     prompt.stdin.close()
     said = b""
@@ -230,7 +231,7 @@ def test_after_ctrl_c_the_pool_is_usable(tmp_path: Path) -> None:
     try:
         list(fanmap.map(hold, [sys.argv[1]], executor="processes"))
     except KeyboardInterrupt:
-        print(list(fanmap.map(abs, [-1, -2])))
+        print(list(fanmap.map(abs, [-1, -2], executor="processes")))
     """
     assert interrupted(tmp_path, code, "", "600") == (0, "[1, 2]\n", "")
 
@@ -238,7 +239,7 @@ def test_after_ctrl_c_the_pool_is_usable(tmp_path: Path) -> None:
 def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     fifo = str(tmp_path / "started")
     os.mkfifo(fifo)
-    code = "list(fanmap.map(hold, [sys.argv[1]] * 8, buffersize=1))"
+    code = "list(fanmap.map(hold, [sys.argv[1]] * 8, buffersize=1, executor='processes'))"
     program = start(textwrap.dedent(WAITING) + code, fifo, "600")
     with open(fifo, "rb") as started:
         assert started.read(1) == b"x"
@@ -343,7 +344,7 @@ def test_a_forked_child_is_told_that_the_pool_is_its_parents() -> None:
                     else:
                         os._exit(3)
                     pool.shutdown()
-                assert list(fanmap.map(abs, [-3])) == [3]
+                assert list(fanmap.map(abs, [-3], executor="processes")) == [3]
                 fanmap.shutdown()
             except BaseException:
                 import traceback; traceback.print_exc()

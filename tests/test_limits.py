@@ -77,7 +77,7 @@ def test_a_map_gives_what_came_before_and_names_the_item() -> None:
 
 
 def test_one_map_can_have_a_limit_and_go_on_after_it() -> None:
-    results = list(fanmap.map(nap, range(20), [3] * 20, task_timeout=1, on_error="return"))
+    results = list(fanmap.map(nap, range(20), [3] * 20, task_timeout=1, on_error="return", executor="processes"))
     assert [one for one in results if isinstance(one, int)] == [x for x in range(20) if x != 3]
     failure = results[3]
     assert isinstance(failure, fanmap.Failure) and isinstance(failure.error, fanmap.TaskTimeout)
@@ -94,12 +94,12 @@ def test_a_limit_where_no_task_can_be_ended_is_refused(executor: Any) -> None:
 
 
 def limited_map(x: int) -> list[int]:
-    return list(fanmap.map(abs, [x], task_timeout=1))
+    return list(fanmap.map(abs, [x], task_timeout=1, executor="processes"))
 
 
 def test_a_limit_inside_a_worker_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="give it to the outer map"):
-        list(fanmap.map(limited_map, [1]))
+        list(fanmap.map(limited_map, [1], executor="processes"))
 
 
 def tell_and_nap(x: int, folder: str) -> int:

@@ -112,7 +112,7 @@ def test_an_exception_of_main_arrives_as_the_parents_own_class() -> None:
         def _mine(code, why): return Mine(code, why=why)
         def fail(x): raise Mine(x, why="because")
         try:
-            list(fanmap.map(fail, [7]))
+            list(fanmap.map(fail, [7], executor="processes"))
         except Mine as error:
             assert error.args == (7,) and error.why == "because"
             assert "in fail" in str(error.__cause__)
@@ -171,11 +171,11 @@ def test_a_map_uses_the_function_as_it_was_at_the_call() -> None:
         import fanmap
         k = 1
         def work(x): return x + k
-        results = fanmap.map(work, range(100), buffersize=1)
+        results = fanmap.map(work, range(100), buffersize=1, executor="processes")
         first = next(results)
         k = 1000
         assert [first, *results] == list(range(1, 101))
-        assert list(fanmap.map(work, [0])) == [1000]
+        assert list(fanmap.map(work, [0], executor="processes")) == [1000]
     """)
 
 
@@ -199,7 +199,7 @@ def test_cells_of_a_notebook_can_be_run_again() -> None:
             def ask(point): return point.kind(), type(point) is Point
             k = 1
         """)
-        first, = fanmap.map(work, [1])
+        first, = fanmap.map(work, [1], executor="processes")
         assert type(first) is Point and first.x == 2
         old = Point
         cell(2, """
@@ -208,9 +208,9 @@ def test_cells_of_a_notebook_can_be_run_again() -> None:
                 def kind(self): return "new"
             k = 10
         """)
-        second, = fanmap.map(work, [1])
+        second, = fanmap.map(work, [1], executor="processes")
         assert type(second) is Point and type(second) is not old and second.x == -11
-        assert list(fanmap.map(ask, [first, second])) == [("old", False), ("new", True)]
+        assert list(fanmap.map(ask, [first, second], executor="processes")) == [("old", False), ("new", True)]
     '''))  # fmt: skip
 
 
@@ -218,7 +218,7 @@ def test_a_traceback_from_a_notebooks_cell_names_the_cell() -> None:
     good(NOTEBOOK + textwrap.dedent("""
         cell(3, "def bad(x): return 1 / x")
         try:
-            list(fanmap.map(bad, [0]))
+            list(fanmap.map(bad, [0], executor="processes"))
         except ZeroDivisionError as error:
             assert "<cell 3>" in str(error.__cause__), error.__cause__
         else:
@@ -321,7 +321,7 @@ def test_a_module_run_by_name_works_as_a_script_does(tmp_path: Path) -> None:
         from . import other
         from .other import add
         def work(x): return add(x) + other.k
-        print(*fanmap.map(work, range(3)), *fanmap.map(add, range(3)))
+        print(*fanmap.map(work, range(3), executor="processes"), *fanmap.map(add, range(3), executor="processes"))
     """))  # fmt: skip
     code = """
         import runpy, sys
@@ -364,7 +364,7 @@ def test_a_module_beside_the_script_is_found_by_workers(tmp_path: Path) -> None:
         import beside, fanmap, os
         os.chdir("/")
         beside.state = "changed"  # state that a module got at run time stays here
-        print(*fanmap.map(beside.look, [1]))
+        print(*fanmap.map(beside.look, [1], executor="processes"))
     """)  # fmt: skip
     assert out == "fresh\n"
 
@@ -439,11 +439,11 @@ def test_the_prompt_works_on_a_terminal() -> None:
         prompt.until(">>> ")
         for line in ("import fanmap", "def f(x): return x + k", "", "k = 1"):
             prompt.type(line)
-        prompt.type("print('got', list(fanmap.map(f, range(3))))")
+        prompt.type("print('got', list(fanmap.map(f, range(3), executor='processes')))")
         prompt.until("got [1, 2, 3]")
         prompt.type("class P: pass")
         prompt.type("")
-        prompt.type("print('same', type(next(fanmap.map(lambda _: P(), [0]))) is P)")
+        prompt.type("print('same', type(next(fanmap.map(lambda _: P(), [0], executor='processes'))) is P)")
         prompt.until("same True")
         prompt.type("exit()")
         prompt.rest()
@@ -454,7 +454,8 @@ def test_code_interact_in_a_module_other_than_main_works() -> None:
     console = textwrap.dedent("""
         import code
         console = code.InteractiveConsole({"__name__": "__console__", "__doc__": None})
-        for line in ("import fanmap", "def f(x): return x + k", "", "k = 1", "print(*fanmap.map(f, range(3)))"):
+        for line in ("import fanmap", "def f(x): return x + k", "", "k = 1",
+                     "print(*fanmap.map(f, range(3), executor='processes'))"):
             console.push(line)
     """)
     assert good(console) == "1 2 3\n"
@@ -462,7 +463,7 @@ def test_code_interact_in_a_module_other_than_main_works() -> None:
 
 def test_it_works_with_this_very_interpreter() -> None:
     # Each program above ran under it; so do the workers.
-    out = good("import fanmap, sys; print(*fanmap.map(lambda _: sys.executable, [0]))")
+    out = good("import fanmap, sys; print(*fanmap.map(lambda _: sys.executable, [0], executor='processes'))")
     assert out.strip() == sys.executable
 
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 NAMES = ["threads", "processes"]
 MAKES: dict[str, Any] = {"threads": fanmap.ThreadPoolExecutor, "processes": fanmap.ProcessPoolExecutor}
 both = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", ["auto", "serial", *NAMES])
 
 
 def inverse(x: int) -> float:
@@ -37,7 +38,7 @@ def outcome(results: Iterator[Any]) -> tuple[list[Any], Any]:
     return came, None
 
 
-@both
+@every
 @settings(max_examples=40, deadline=None)
 @given(
     items=st.lists(st.integers(-5, 50), max_size=60),
@@ -63,7 +64,7 @@ def test_it_is_so_with_any_number_of_workers(name: str, items: list[int], worker
     assert outcome(parallel) == outcome(map(inverse, items))
 
 
-@both
+@every
 @given(
     ones=st.lists(st.text(max_size=3), max_size=20),
     twos=st.lists(st.one_of(st.integers(0, 3), st.none()), max_size=20),
@@ -85,7 +86,7 @@ def test_an_executors_map_is_the_map(name: str, items: list[Any]) -> None:
         assert list(pool.map(repr, items, chunksize=3)) == list(map(repr, items))
 
 
-@both
+@every
 def test_an_error_of_the_input_comes_after_the_results_before_it(name: str) -> None:
     def source() -> Iterator[int]:
         yield from (1, 2)
@@ -110,7 +111,7 @@ def test_an_input_that_is_changed_while_it_is_mapped_is_an_error_in_its_place(
     assert came == [repr(x) if inputs == 1 else 2 * x for x in range(5)]
 
 
-@both
+@every
 def test_an_endless_input_is_read_only_so_far_ahead(name: str) -> None:
     read = itertools.count()
     source = (next(read) for _ in itertools.count())
@@ -123,7 +124,7 @@ def test_an_endless_input_is_read_only_so_far_ahead(name: str) -> None:
     assert list(fanmap.map(abs, [-1], executor=name)) == [1]
 
 
-@both
+@every
 def test_a_live_source_is_never_withheld(name: str) -> None:
     taken = threading.Event()
 
@@ -142,7 +143,7 @@ def test_a_live_source_is_never_withheld(name: str) -> None:
     results.close()
 
 
-@both
+@every
 def test_a_result_that_was_taken_is_not_kept(name: str) -> None:
     results = fanmap.map(set, [[1], [2], [3]], executor=name)
     reference = weakref.ref(next(results))
@@ -151,7 +152,7 @@ def test_a_result_that_was_taken_is_not_kept(name: str) -> None:
     assert list(results) == [{2}, {3}]
 
 
-@both
+@every
 def test_it_is_a_context_manager_with_a_length_hint(name: str) -> None:
     with fanmap.map(abs, range(5), executor=name) as results:
         assert operator.length_hint(results) == 5
@@ -160,7 +161,7 @@ def test_it_is_a_context_manager_with_a_length_hint(name: str) -> None:
     assert operator.length_hint(results) == 0 and list(results) == []
 
 
-@both
+@every
 def test_the_first_error_ends_it(name: str) -> None:
     results = fanmap.map(inverse, [1, 0, 2], executor=name)
     assert next(results) == 1.0
@@ -190,7 +191,7 @@ def _inner(n: int) -> list[int]:
     return list(fanmap.map(abs, range(-n, 0), executor="processes"))
 
 
-@both
+@every
 def test_a_map_inside_a_map_runs_in_place(name: str) -> None:
     expected = [list(range(n, 0, -1)) for n in range(5)]
     assert list(fanmap.map(_inner, range(5), executor=name)) == expected
@@ -205,7 +206,7 @@ def test_any_executor_will_do() -> None:
             ]
 
 
-@both
+@every
 def test_a_dropped_executor_map_that_nobody_asked_still_runs(name: str) -> None:
     make = fanmap.ThreadPoolExecutor if name == "threads" else fanmap.ProcessPoolExecutor
     with make(1) as pool:
@@ -230,7 +231,7 @@ def test_results_that_are_there_are_given_after_the_time_has_run_out() -> None:
         assert list(results) == [1, 2]
 
 
-@both
+@every
 @pytest.mark.parametrize("buffersize", [1, 2, 7])
 def test_no_more_items_are_read_than_the_buffer_holds(name: str, buffersize: int) -> None:
     read: list[int] = []
@@ -309,21 +310,21 @@ def test_a_map_that_ends_early_cancels_what_has_not_started(how: str) -> None:
     assert 2 not in ran or how == "error"
 
 
-@both
+@every
 def test_a_map_that_was_dropped_leaves_its_workers_to_the_next(name: str) -> None:
     for _ in range(3):
         assert next(fanmap.map(abs, itertools.count(5), executor=name)) == 5
     assert list(fanmap.map(abs, range(50), executor=name)) == list(range(50))
 
 
-@both
+@every
 def test_two_maps_of_one_pool_can_be_taken_in_turn(name: str) -> None:
     ones = fanmap.map(abs, range(50), executor=name, buffersize=3)
     twos = fanmap.map(operator.neg, range(50), executor=name, buffersize=5)
     assert list(zip(ones, twos, strict=True)) == [(k, -k) for k in range(50)]
 
 
-@both
+@every
 def test_a_map_may_be_the_input_of_another(name: str) -> None:
     inner = fanmap.map(abs, range(-20, 0), executor=name, buffersize=2)
     assert list(fanmap.map(operator.neg, inner, executor=name, buffersize=2)) == list(range(-20, 0))
@@ -335,19 +336,19 @@ def _stop(x: int) -> int:
     return x
 
 
-@both
+@every
 def test_a_function_that_raises_stop_iteration_ends_it_as_it_does_the_map(name: str) -> None:
     assert list(fanmap.map(_stop, range(5), executor=name)) == list(map(_stop, range(5))) == [0, 1]
 
 
-@both
+@every
 def test_one_argument_that_is_a_tuple_stays_one(name: str) -> None:
     pairs = [(1, 2), (3, 4)]
     assert list(fanmap.map(len, pairs, executor=name)) == [2, 2]
     assert list(fanmap.map(max, pairs, pairs, executor=name)) == pairs
 
 
-@both
+@every
 def test_identity_within_an_item_is_kept_and_changes_of_it_are_not_shared(name: str) -> None:
     part: list[int] = []
     assert list(fanmap.map(_same, [[part, part], [part, list(part)]], executor=name)) == [True, False]

@@ -138,9 +138,9 @@ def test_an_item_that_was_being_encoded_is_not_sent(tmp_path: Path) -> None:
     def items() -> Iterator[Any]:
         yield Closes(results.close)
 
-    results = fanmap.map(_noted_by(tmp_path / "one"), items(), workers=1)
+    results = fanmap.map(_noted_by(tmp_path / "one"), items(), workers=1, executor="processes")
     assert list(results) == []
-    assert list(fanmap.map(abs, [-1])) == [1]
+    assert list(fanmap.map(abs, [-1], executor="processes")) == [1]
     assert os.listdir(tmp_path) == []
 
 

@@ -42,7 +42,13 @@ def test_what_a_replaced_worker_had_not_started_is_done_once_by_others(tmp_path:
     notes = tmp_path / "notes"
     items = range(100)
     results = fanmap.map(
-        note_and_keep, items, [str(notes)] * 100, workers=2, chunksize=10, max_memory_per_worker=64 * MIB
+        note_and_keep,
+        items,
+        [str(notes)] * 100,
+        workers=2,
+        chunksize=10,
+        max_memory_per_worker=64 * MIB,
+        executor="processes",
     )
     values, pids = zip(*results, strict=True)
     assert list(values) == list(items)
@@ -66,7 +72,7 @@ def test_garbage_is_collected_before_a_worker_is_replaced_for_it() -> None:
 
 def test_a_task_that_goes_past_the_limit_fails_alone_and_is_named() -> None:
     sizes = [MIB, 400 * MIB, MIB, 401 * MIB, MIB]
-    results = list(fanmap.map(take, sizes, worker_memory_limit=200 * MIB, on_error="return"))
+    results = list(fanmap.map(take, sizes, worker_memory_limit=200 * MIB, on_error="return", executor="processes"))
     assert [one for one in results if isinstance(one, int)] == [MIB] * 3
     for index in (1, 3):
         failure = results[index]
@@ -146,9 +152,9 @@ def test_limits_that_exclude_each_other_are_refused() -> None:
 
 
 def limited_map(x: int) -> list[int]:
-    return list(fanmap.map(abs, [x], max_memory_per_worker=64 * MIB))
+    return list(fanmap.map(abs, [x], max_memory_per_worker=64 * MIB, executor="processes"))
 
 
 def test_a_limit_inside_a_worker_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="give them to the outer map"):
-        list(fanmap.map(limited_map, [1]))
+        list(fanmap.map(limited_map, [1], executor="processes"))

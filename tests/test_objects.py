@@ -177,6 +177,6 @@ def test_what_a_task_does_to_an_array_is_its_own_and_not_the_callers(title: str,
     np = pytest.importorskip("numpy", reason="numpy is not installed")
     array = ARRAYS[title].make(np, tmp_path)
     before = array.copy()
-    (result,) = fanmap.map(add_one, [array], workers=1)
+    (result,) = fanmap.map(add_one, [array], workers=1, executor="processes")
     same_arrays(np, array, before)
     np.testing.assert_array_equal(result, before + 1)

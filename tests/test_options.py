@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 NAMES = ["threads", "processes"]
 MAKES: dict[str, Any] = {"threads": fanmap.ThreadPoolExecutor, "processes": fanmap.ProcessPoolExecutor}
 both = pytest.mark.parametrize("name", NAMES)
+every = pytest.mark.parametrize("name", ["auto", "serial", *NAMES])
 
 
 def inverse(x: int) -> float:
@@ -46,7 +47,7 @@ def expected(items: list[int], on_error: str) -> list[Any]:
     return [plain(result) for result in found]
 
 
-@both
+@every
 @settings(max_examples=40, deadline=None)
 @given(
     items=st.lists(st.integers(-3, 3), max_size=60),
@@ -134,7 +135,7 @@ def test_as_they_come_nothing_waits_behind_a_slow_item(options: dict[str, Any], 
         options["executor"].shutdown()
 
 
-@both
+@every
 def test_as_they_come_no_more_is_read_than_the_buffer_holds(name: str) -> None:
     read: list[int] = []
 
@@ -151,7 +152,7 @@ def test_as_they_come_no_more_is_read_than_the_buffer_holds(name: str) -> None:
     assert sorted(came) == read and list(results) == []
 
 
-@both
+@every
 def test_as_they_come_a_map_can_be_closed(name: str) -> None:
     results = fanmap.map(abs, itertools.count(), executor=name, ordered=False)
     assert next(results) >= 0
@@ -167,7 +168,9 @@ def exit_on_three(x: int) -> int:
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_lost_worker_costs_its_item_and_no_more(ordered: bool) -> None:
-    came = list(fanmap.map(exit_on_three, range(6), workers=2, on_error="return", ordered=ordered))
+    came = list(
+        fanmap.map(exit_on_three, range(6), workers=2, on_error="return", ordered=ordered, executor="processes")
+    )
     (failure,) = (result for result in came if isinstance(result, fanmap.Failure))
     assert (failure.index, failure.item, type(failure.error)) == (3, 3, fanmap.WorkerCrashed)
     assert isinstance(failure.error, fanmap.WorkerCrashed) and failure.error.item == 3
@@ -185,15 +188,15 @@ def strange_if(x: Any) -> Any:
 
 def test_what_cannot_travel_fails_as_its_item() -> None:
     lock = threading.Lock()
-    came = list(fanmap.map(strange_if, [lock, 1, 2], on_error="return"))
+    came = list(fanmap.map(strange_if, [lock, 1, 2], on_error="return", executor="processes"))
     assert [type(one) for one in came] == [fanmap.Failure, fanmap.Failure, int]
     assert came[0].item is lock and isinstance(came[0].error, (pickle.PicklingError, TypeError))
     assert (came[1].index, came[1].item, type(came[1].error)) == (1, 1, fanmap.UndecodableError)
-    assert list(fanmap.map(strange_if, [lock, 1, 2], on_error="skip")) == [0]
+    assert list(fanmap.map(strange_if, [lock, 1, 2], on_error="skip", executor="processes")) == [0]
 
 
 def test_a_failure_keeps_no_map_and_a_closed_map_no_item() -> None:
-    results = fanmap.map(strange_if, [1], on_error="return")
+    results = fanmap.map(strange_if, [1], on_error="return", executor="processes")
     (failure,) = results
     reference = weakref.ref(results)
     del results
@@ -212,13 +215,13 @@ def stop(x: int) -> int:
     raise StopIteration(x)
 
 
-@both
+@every
 def test_a_function_that_raises_stop_iteration_is_a_failure_like_any(name: str) -> None:
     came = list(fanmap.map(stop, [5], executor=name, on_error="return"))
     assert [repr(one) for one in came] == ["Failure(index=0, item=5, error=StopIteration(5))"]
 
 
-@both
+@every
 def test_an_error_of_the_input_is_raised_whatever_becomes_of_items(name: str) -> None:
     def source() -> Iterator[int]:
         yield from (1, 0, 2)
@@ -231,7 +234,7 @@ def test_an_error_of_the_input_is_raised_whatever_becomes_of_items(name: str) ->
             next(results)
 
 
-@both
+@every
 def test_arguments_of_a_failed_call_are_its_item(name: str) -> None:
     came = list(fanmap.map(operator.truediv, [1, 2], [0, 1], executor=name, on_error="return"))
     assert isinstance(came[0], fanmap.Failure) and (came[0].item, came[1]) == ((1, 0), 2.0)
@@ -250,7 +253,7 @@ def test_what_is_not_there_in_time_is_an_error(name: str, tmp_path: Path) -> Non
         slow.let_go()  # a thread cannot be ended
 
 
-@both
+@every
 def test_after_its_time_a_map_reads_no_more(name: str) -> None:
     source = iter([1])
     with pytest.raises(fanmap.TimeoutError):
@@ -297,7 +300,7 @@ def test_a_pool_whose_initializer_fails_is_an_error_of_the_map_and_not_of_items(
 
 
 def map_within(_: int) -> list[str]:
-    return list(fanmap.map(what_was_told, range(2), initializer=tell, initargs=("within",)))
+    return list(fanmap.map(what_was_told, range(2), initializer=tell, initargs=("within",), executor="processes"))
 
 
 def test_in_a_worker_the_initializer_runs_in_place() -> None:
@@ -338,21 +341,21 @@ def test_strict_is_the_built_in_maps(name: str, inputs: list[list[int]], message
     assert str(caught.value) == message
 
 
-@both
+@every
 def test_strict_minds_only_inputs_of_several_lengths(name: str) -> None:
     assert list(fanmap.map(abs, [-1, 2], executor=name, strict=True)) == [1, 2]
     assert list(fanmap.map(add, [1, 2], (3, 4), executor=name, strict=True)) == [4, 6]
     assert list(fanmap.map(add, [1, 2], [3], executor=name)) == [4]
 
 
-@both
+@every
 def test_what_repeats_for_ever_is_longer(name: str) -> None:
     assert list(fanmap.map(add, [1, 2], itertools.repeat(5), executor=name)) == [6, 7]
     with pytest.raises(ValueError, match="argument 2 is longer"):
         list(fanmap.map(add, [1, 2], itertools.repeat(5), executor=name, strict=True))
 
 
-@both
+@every
 def test_an_inputs_own_value_error_stays_what_it_is(name: str) -> None:
     def bad() -> Iterator[int]:
         yield 1
@@ -421,8 +424,8 @@ def test_an_executors_map_refuses_what_is_no_way_with_errors(name: str) -> None:
 
 
 def test_stats_tell_how_far_a_map_is_and_what_it_took() -> None:
-    with fanmap.map(inverse, [1, 2, 0, 4], workers=2, on_error="skip") as results:
-        assert results.stats == (0, 0, 0, 0.0, 2, 0.0, 0, 0)
+    with fanmap.map(inverse, [1, 2, 0, 4], workers=2, on_error="skip", executor="processes") as results:
+        assert results.stats == (0, 0, 0, 0.0, 2, 0.0, 0, 0, 0.0, "processes")
         assert next(results) == 1.0
         assert results.stats.read == 4 and 1 <= results.stats.done <= 4
     stats = results.stats
@@ -443,12 +446,12 @@ def test_stats_tell_how_long_workers_were_busy(name: str) -> None:
 
 
 def stats_of_inner_map(_: int) -> Any:
-    results = fanmap.map(spin, [20_000] * 5)
+    results = fanmap.map(spin, [20_000] * 5, executor="processes")
     list(results)
     return results.stats
 
 
 def test_stats_of_a_map_that_runs_in_place_know_one_worker() -> None:
-    (stats,) = fanmap.map(stats_of_inner_map, [1])
+    (stats,) = fanmap.map(stats_of_inner_map, [1], executor="processes")
     assert (stats.read, stats.done, stats.workers, stats.sent) == (5, 5, 1, 0)
     assert 0 < stats.busy <= stats.wall

@@ -168,20 +168,20 @@ def test_without_tqdm_the_call_says_what_to_install() -> None:
         import fanmap
         for wish in (True, "label"):
             try:
-                fanmap.map(abs, [1], progress=wish)
+                fanmap.map(abs, [1], progress=wish, executor="processes")
             except ImportError as error:
                 assert "pip install 'fanmap[progress]'" in str(error), error
             else:
                 raise AssertionError("it was shown by nothing")
-        assert list(fanmap.map(abs, [-1], progress=False)) == [1]
-        assert list(fanmap.map(abs, [-1], progress=lambda done, total: None)) == [1]
+        assert list(fanmap.map(abs, [-1], progress=False, executor="processes")) == [1]
+        assert list(fanmap.map(abs, [-1], progress=lambda done, total: None, executor="processes")) == [1]
     """)
 
 
 @pytest.mark.parametrize("wish", [3, 1.5, []])
 def test_what_shows_nothing_is_refused(wish: Any) -> None:
     with pytest.raises(TypeError, match="progress must be True, a label, or a function"):
-        fanmap.map(abs, [1], progress=wish)
+        fanmap.map(abs, [1], progress=wish, executor="processes")
 
 
 def test_the_example_runs() -> None:

@@ -399,7 +399,7 @@ def test_the_family_tries_again(name: str, tmp_path: Path) -> None:
 
 
 def test_a_map_in_a_worker_tries_again_in_place(tmp_path: Path) -> None:
-    assert list(fanmap.map(map_within, [str(tmp_path)])) == [[0, 1, 2]]
+    assert list(fanmap.map(map_within, [str(tmp_path)], executor="processes")) == [[0, 1, 2]]
 
 
 @everywhere

@@ -14,8 +14,8 @@ from _scripts import HOLD, Ended, Gate, Terminal, ended, good, started
 HEAD = "import fanmap, os, signal, sys\n" + HOLD
 # The ways to wait for work over processes that never ends.
 WAITS = {
-    "map": "list(fanmap.map(hold, [name] * 8, buffersize=2))",
-    "map, all read ahead": "list(fanmap.map(hold, [name] * 8))",
+    "map": "list(fanmap.map(hold, [name] * 8, buffersize=2, executor='processes'))",
+    "map, all read ahead": "list(fanmap.map(hold, [name] * 8, executor='processes'))",
     "map of an executor": "with fanmap.ProcessPoolExecutor(2) as pool: list(pool.map(hold, [name] * 8))",
     "result": "with fanmap.ProcessPoolExecutor(1) as pool: pool.submit(hold, name).result()",
     "result, with a timeout": "with fanmap.ProcessPoolExecutor(1) as pool: pool.submit(hold, name).result(1000)",
@@ -98,9 +98,9 @@ except KeyboardInterrupt:
 def test_after_ctrl_c_the_warm_pool_is_usable(gate: Gate) -> None:
     code = """
 try:
-    list(fanmap.map(hold, [name] * 8))
+    list(fanmap.map(hold, [name] * 8, executor="processes"))
 except KeyboardInterrupt:
-    print(list(fanmap.map(abs, range(-3, 0))))
+    print(list(fanmap.map(abs, range(-3, 0), executor="processes")))
 """
     assert interrupted(code, gate, tasks=2) == Ended(0, "[3, 2, 1]\n", "")
 
@@ -148,9 +148,9 @@ def slow():
         started.write(b"x")
     yield os.read(awake, 1)
 try:
-    list(fanmap.map(abs, slow()))
+    list(fanmap.map(abs, slow(), executor="processes"))
 except KeyboardInterrupt:
-    print(list(fanmap.map(abs, [-1])))
+    print(list(fanmap.map(abs, [-1], executor="processes")))
 """
     assert interrupted(code, gate) == Ended(0, "[1]\n", "")
 
@@ -186,14 +186,16 @@ def test_ctrl_c_while_idle_hurts_no_worker() -> None:
 
 
 def test_a_program_that_ignores_ctrl_c_is_not_disturbed(gate: Gate) -> None:
-    code = "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(len(list(fanmap.map(hold, [name]))))"
+    code = (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(len(list(fanmap.map(hold, [name], executor='processes'))))"
+    )
     assert interrupted(code, gate, then=gate.open) == Ended(0, "1\n", "")
 
 
 def test_a_handler_of_the_users_runs_while_a_map_waits_and_the_map_goes_on(gate: Gate) -> None:
     code = """
 signal.signal(signal.SIGINT, lambda *_: print("handled", flush=True))
-print(len(list(fanmap.map(hold, [name]))))
+print(len(list(fanmap.map(hold, [name], executor="processes"))))
 """
     with started(HEAD + f"name = {gate.name!r}\n" + code) as program:
         gate.wait()
@@ -208,12 +210,12 @@ def test_a_handler_that_raises_ends_the_wait_with_its_exception(gate: Gate) -> N
 class Stop(Exception): pass
 def stop(*_): raise Stop
 signal.signal(signal.SIGALRM, stop)
-results = fanmap.map(hold, [name])
+results = fanmap.map(hold, [name], executor="processes")
 try:
     signal.setitimer(signal.ITIMER_REAL, 0.01)
     next(results)
 except Stop:
-    print(list(results), list(fanmap.map(abs, [-1])))
+    print(list(results), list(fanmap.map(abs, [-1], executor="processes")))
 """
     # Whenever the alarm comes, the map is stuck: its one task is held for ever.
     with started(HEAD + f"name = {gate.name!r}\n" + code) as program:
@@ -226,7 +228,7 @@ def test_a_worker_that_waits_in_a_program_of_its_own_is_interrupted_with_it(gate
 import subprocess
 def outer(name):
     return subprocess.run(["sh", "-c", f"printf x > {name}; kill -INT $$"]).returncode
-print(*fanmap.map(outer, [name]))
+print(*fanmap.map(outer, [name], executor="processes"))
 """
     with started(HEAD + f"name = {gate.name!r}\n" + code) as program:
         gate.wait()
@@ -270,12 +272,12 @@ def test_ctrl_c_at_the_prompt_returns_to_the_prompt(gate: Gate) -> None:
         for line in ("import fanmap", *HOLD.strip().splitlines(), ""):
             prompt.type(line)
         for _ in range(2):
-            prompt.type(f"list(fanmap.map(hold, [{gate.name!r}] * 8))")
+            prompt.type(f"list(fanmap.map(hold, [{gate.name!r}] * 8, executor='processes'))")
             gate.wait(2)
             prompt.interrupt()
             said = prompt.until("\nKeyboardInterrupt\n>>> ".replace("\n", "\r\n"))
             assert said.count("Traceback") == 1 and "Process" not in said.partition("Traceback")[2], said
-            prompt.type("print('next', list(fanmap.map(abs, [-1, -2])))")
+            prompt.type("print('next', list(fanmap.map(abs, [-1, -2], executor='processes')))")
             prompt.until("next [1, 2]")
         prompt.type("exit()")
         prompt.rest()

@@ -86,7 +86,11 @@ def test_coverage_sees_what_runs_in_workers(way: str, tmp_path: Path) -> None:
 
 
 def test_coverage_sees_what_runs_in_the_workers_of_a_map(tmp_path: Path) -> None:
-    lines = covered(tmp_path, "", PROGRAM[: PROGRAM.index("    context")] + "    list(fanmap.map(work, range(3)))\n")
+    lines = covered(
+        tmp_path,
+        "",
+        PROGRAM[: PROGRAM.index("    context")] + "    list(fanmap.map(work, range(3), executor='processes'))\n",
+    )
     assert lines >= {1, 2, 5, 6} | BODY
 
 

@@ -79,7 +79,7 @@ def test_they_run_at_the_end_of_a_program_that_never_shut_its_map_down(log: Path
         import atexit, fanmap, sys
         def work(x):
             atexit.register(lambda: print("handler", file=open(sys.argv[1], "a")))
-        list(fanmap.map(work, [1]))
+        list(fanmap.map(work, [1], executor="processes"))
         """,
         str(log),
     )

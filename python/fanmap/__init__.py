@@ -2,7 +2,7 @@
 
     import fanmap
 
-    results = list(fanmap.map(work, items))                          # over processes, ordered, bounded
+    results = list(fanmap.map(work, items))                          # in the fastest way; ordered, bounded
     results = list(fanmap.map(fetch, urls, executor="threads"))      # over threads
 
     with fanmap.ProcessPoolExecutor() as pool:                       # the standard library's names and signatures
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._cores import cpu_count
     from ._default import shutdown
     from ._errors import BrokenProcessPool, MemoryLimitExceeded, TaskTimeout, UndecodableError, WorkerCrashed
+    from ._explain import explain
     from ._failure import Failure
     from ._family import filter, for_each, reduce, starmap
     from ._future import Future
@@ -75,6 +76,7 @@ __all__ = [
     "amap",
     "as_completed",
     "cpu_count",
+    "explain",
     "filter",
     "for_each",
     "map",
@@ -113,6 +115,7 @@ _WHERE = {
     "amap": "fanmap._async",
     "as_completed": "concurrent.futures",
     "cpu_count": "fanmap._cores",
+    "explain": "fanmap._explain",
     "filter": "fanmap._family",
     "for_each": "fanmap._family",
     "map": "fanmap._map",

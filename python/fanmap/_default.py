@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import _place
+from ._choice import MOST_THREADS
 from ._options import Wanted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
-__all__ = ["in_worker", "pool", "shutdown", "warm"]
+__all__ = ["has_processes", "in_worker", "pool", "shutdown", "warm"]
 
 # How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
 # starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
@@ -73,6 +74,12 @@ def _until_ended(pool: Pool) -> None:
     _own.append(pool)
 
 
+def has_processes() -> bool:
+    """Whether the warm pool of processes is there and has a worker."""
+    kept = _warm.get("processes")
+    return kept is not None and not kept[1]._broken and bool(kept[1]._engine.workers(wait=False))  # type: ignore[union-attr]
+
+
 def shutdown() -> None:
     """End the warm pools of `fanmap.map` and wait until no worker, thread or process of theirs is left.
 
@@ -94,9 +101,11 @@ def shutdown() -> None:
 
 def _make(name: str, wanted: Wanted, idle: float | None) -> Pool:
     workers, initializer, initargs = wanted.workers, wanted.initializer, wanted.initargs
-    if name == "threads":
+    if name != "processes":
         from ._threads import ThreadPoolExecutor
 
+        if workers is None and name == "many threads":
+            workers = MOST_THREADS
         return ThreadPoolExecutor._for_map(workers, idle, initializer, initargs)
     from ._processes import ProcessPoolExecutor
 

@@ -181,9 +181,9 @@ def reduce(fn: Callable[[T, T], T], iterable: Iterable[T], initial: T = _MISSING
     runs = _runs(iterable, options.get("chunksize"), wanted)
     items = iter(iterable)
     end: Callable[[bool], object] | None = None
-    if isinstance(wanted.executor, str) and not _default.in_worker():
+    if wanted.executor in ("threads", "processes") and not _default.in_worker():
         # One pool for all its maps.
-        pool, end = _default.pool(wanted.executor, wanted)
+        pool, end = _default.pool(str(wanted.executor), wanted)
         wanted = wanted._replace(executor=pool, workers=None, initializer=None)
     progress = wanted.shown(length_hint(iterable, 0))
     try:

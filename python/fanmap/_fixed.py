@@ -12,7 +12,7 @@ from ._raw import raw
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
 __all__ = ["Fixed", "fix"]
@@ -31,6 +31,13 @@ class Fixed:
         for place, value in self._arguments:
             whole.insert(place, value)
         return self._fn(*whole)
+
+    def over(self, items: Iterable[Any]) -> Iterator[Any]:
+        """The built-in `map` over items that are one argument each: faster than a call of this for each."""
+        inputs: list[Iterable[Any]] = [items]
+        for place, value in self._arguments:
+            inputs.insert(place, itertools.repeat(value))
+        return map(self._fn, *inputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         made: dict[int, Any] = {}

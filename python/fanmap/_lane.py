@@ -8,9 +8,10 @@ engine's own.
 from __future__ import annotations
 
 import contextvars
+import math
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
 from heapq import heappop, heappush
@@ -29,7 +30,17 @@ if TYPE_CHECKING:
     from ._processes import ProcessPoolExecutor
     from ._threads import ThreadPoolExecutor
 
-__all__ = ["Came", "Flow", "HereLane", "Lane", "lane_over_any", "lane_over_processes", "lane_over_threads"]
+__all__ = [
+    "Came",
+    "Flow",
+    "HereLane",
+    "Lane",
+    "NotSent",
+    "Plain",
+    "lane_over_any",
+    "lane_over_processes",
+    "lane_over_threads",
+]
 
 T = TypeVar("T")
 
@@ -52,6 +63,16 @@ class Flow(NamedTuple):
     time_limit: float | None = None
     # When a task that failed is tried again, if not as the executor says.
     retry: Retry | None = None
+
+
+class Plain(NamedTuple):
+    """The built-in map of the same function over the same items, to which a map in the calling thread may go over."""
+
+    items: Iterator[Any]
+    # For how many seconds, before the lane is asked again; 0 is not now.
+    seconds: Callable[[], float]
+    # To be told how many items were done so.
+    counted: Callable[[int], None]
 
 
 class Lane(Protocol):
@@ -95,8 +116,10 @@ class Lane(Protocol):
         """
 
 
-def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], flow: Flow) -> Lane:
-    """A lane to an executor's threads."""
+def lane_over_threads(
+    executor: ThreadPoolExecutor, fn: Callable[..., Any], flow: Flow, workers: int | None = None
+) -> Lane:
+    """A lane to an executor's threads: to so many of them, if that is given."""
     context = contextvars.copy_context()
     if "decimal" in sys.modules:
         fn = _with_own_decimal(fn)
@@ -105,7 +128,7 @@ def lane_over_threads(executor: ThreadPoolExecutor, fn: Callable[..., Any], flow
     if retry is not None and retry.count:
         rests = Rests(executor._rests)
         fn = Trying(fn, retry, rests)
-    run = _native.ThreadRun(executor._pool, fn, context, flow.star, flow.window, flow.together, flow.ordered)
+    run = _native.ThreadRun(executor._pool, fn, context, flow.star, flow.window, flow.together, flow.ordered, workers)
     return _ThreadLane(run, executor, rests)
 
 
@@ -135,14 +158,24 @@ def _with_own_decimal(fn: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def lane_over_processes(executor: ProcessPoolExecutor, fn: Callable[..., Any], flow: Flow) -> Lane:
-    """A lane to an executor's processes."""
+class NotSent(Exception):
+    """In the place of an item that cannot be encoded, where that is to be done here."""
+
+    def __init__(self, item: Any) -> None:
+        super().__init__()
+        self.item = item
+
+
+def lane_over_processes(
+    executor: ProcessPoolExecutor, fn: Callable[..., Any], flow: Flow, *, gives_back: bool = False
+) -> Lane:
+    """A lane to an executor's processes. What cannot be encoded fails, or (`gives_back`) is given back as `NotSent`."""
     terms = executor._terms.replaced(flow.time_limit, flow.retry)
     function = executor._function(fn, b"*" if flow.star else b"1", terms.again)
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
     run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native)
-    return _ProcessLane(run, executor, executor._encoder)
+    return _ProcessLane(run, executor, executor._encoder, gives_back)
 
 
 class _ThreadLane:
@@ -158,6 +191,7 @@ class _ThreadLane:
         self.wait = run.pop
         self.outstanding = run.outstanding
         self.spent = run.spent
+        self.widen = run.widen
 
     def send(self, items: list[Any], index: int) -> None:
         assert self._executor is not None, "an item was sent after the last"
@@ -190,8 +224,11 @@ class _ThreadLane:
 
 
 class _ProcessLane:
-    def __init__(self, run: _native.ProcessRun, executor: ProcessPoolExecutor, encoder: Encoder) -> None:
+    def __init__(
+        self, run: _native.ProcessRun, executor: ProcessPoolExecutor, encoder: Encoder, gives_back: bool
+    ) -> None:
         self._run = run
+        self._gives_back = gives_back
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ProcessPoolExecutor | None = executor
         self._encode = encoder.encode
@@ -217,7 +254,7 @@ class _ProcessLane:
             try:
                 data = self._encode(item, what, buffers)
             except Exception as error:
-                self._run.push_error(detach(error))
+                self._run.push_error(NotSent(item) if self._gives_back else detach(error))
                 continue
             if not self._push(data, 1, buffers):
                 # There is no memory for the buffers, so they go with the rest.
@@ -292,6 +329,7 @@ class HereLane(_Objects):
         self._done: deque[Came] = deque()
         self._closed = False
         self._busy = 0.0
+        self._plain_since = 0.0
 
     def room(self) -> int:
         return 0 if self._done else 1
@@ -313,7 +351,23 @@ class HereLane(_Objects):
             self._busy += monotonic() - began
 
     def poll(self, stash: _native.Stash | None, /) -> Came | None:
-        return _first_of(self._done)
+        first = _first_of(self._done)
+        if first is None or stash is None or first[0] != _outcome.VALUE:
+            return first
+        values = []
+        while (head := self.last(first=True)) is not None and head[0] == _outcome.VALUE:
+            if (came := _first_of(self._done)) is not None:
+                values.append(came[1])
+        if values:
+            stash._keep(values)
+        return _outcome.VALUE, first[1], first[2], 1 + len(values)
+
+    def last(self, *, first: bool = False) -> Came | None:
+        """A look at the last outcome, or the first, that was not taken."""
+        try:
+            return self._done[0 if first else -1]
+        except IndexError:
+            return None
 
     def wait(self, timeout: float | None) -> Came | None:
         return _first_of(self._done)
@@ -323,6 +377,16 @@ class HereLane(_Objects):
 
     def spent(self) -> tuple[float, int, int]:
         return self._busy, 0, 0
+
+    def plain_for(self) -> float:
+        """A map that is in the calling thread whatever comes is a plain one."""
+        if self._prelude is not None or self._rests is not None:
+            return 0.0
+        self._plain_since = monotonic()
+        return math.inf
+
+    def counted(self, count: int) -> None:
+        self._busy += monotonic() - self._plain_since
 
     def close(self, *, interrupted: bool, kill: bool) -> None:
         self._closed = True

@@ -18,20 +18,22 @@ closed sends nothing on, so an item that was read too late goes nowhere.
 
 from __future__ import annotations
 
+import builtins
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor
 from functools import partial
-from itertools import islice
+from itertools import islice, starmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 from . import _check, _native, _outcome
+from ._auto import AutoLane
 from ._budget import Quiet
 from ._failure import Failure
-from ._fixed import fix
-from ._lane import Flow, HereLane, lane_over_any
+from ._fixed import Fixed, fix
+from ._lane import Flow, HereLane, Plain, lane_over_any
 from ._options import OnError, Options, Wanted, sends_copies
 from ._progress import Progress, Shown
 from ._remote import detach
@@ -84,6 +86,16 @@ class MapStats(NamedTuple):
     """Bytes that went to other processes, as encoded."""
     received: int
     """Bytes that came from other processes, as encoded."""
+    alone: float
+    """Seconds that the same items would have taken one after the other, in one thread: measured with
+    `executor="auto"`, `busy` with any other."""
+    way: str
+    """`"serial"`, `"threads"` or `"processes"`: the way that the last item went; `"executor"` with one of yours."""
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as a serial map it was: `alone / wall`. What the consumer takes counts as well."""
+        return self.alone / self.wall if self.wall > 0 else 1.0
 
 
 class Manner(NamedTuple):
@@ -98,10 +110,13 @@ class Manner(NamedTuple):
     deadline: float | None = None
     # The most workers that there may be; 0 if only the executor knows.
     workers: int = 0
+    # "serial", "threads", "processes", or an executor.
+    way: str = "executor"
     # Whether items are needed once their outcome has come.
     keeps_items: bool = False
     # Whether it is an executor's own map, which runs even if nobody asks for its results.
     of_executor: bool = False
+    plain: Plain | None = None
     # What is to be done when it is over: told whether all is done, or nobody wants to wait.
     at_end: Callable[[bool], object] | None = None
     progress: Progress | None = None
@@ -135,12 +150,16 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._of_executor = manner.of_executor
         self._on_error = manner.on_error
         self._workers = manner.workers
+        self._way = manner.way
         self._progress = manner.progress
         self._quiet = manner.quiet
         # Items under way, by index, where they are needed once their outcome has come.
         self._items: dict[int, Any] | None = {} if manner.keeps_items or manner.on_error == "return" else None
         # Whether outcomes must come one by one: those that come together would not follow each other.
         self._singly = not manner.ordered and self._items is not None
+        # What a plain map does not do leaves it out.
+        alone = manner.on_error == "raise" and manner.deadline is None and manner.progress is None
+        self._plain = manner.plain if alone and self._items is None else None
         self._sent = 0
         self._taken = 0
         self._failed = 0
@@ -174,7 +193,13 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         try:
             # Another thread may have brought some since this one looked.
             kept = self._take_kept()
-            return kept[0] if kept else self._next()
+            self._count_plain()
+            if kept:
+                first: T = kept[0]
+                return first
+            if self._began is None and self._plain is not None and (seconds := self._plain.seconds()):
+                return self._first_plain(self._plain.items, seconds)
+            return self._next()
         finally:
             self._turn.release()
 
@@ -215,9 +240,43 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                 first: T = values.pop(0)
                 if values:
                     self._keep(values)
+                elif self._plain is not None and not self._kept() and (seconds := self._plain.seconds()):
+                    self._go_plain(self._plain.items, seconds)
                 if self._closed:
                     raise StopIteration
                 return first
+
+    def _first_plain(self, items: Iterator[T], seconds: float) -> T:
+        """The first result of a map that is a plain one from the start."""
+        self._closes_itself = True
+        self._began = monotonic()
+        try:
+            first = next(items)
+        except BaseException as error:
+            self._plain_ended(not isinstance(error, StopIteration), isinstance(error, KeyboardInterrupt))
+            raise
+        self._sent = self._taken = 1
+        if self._closed:
+            raise StopIteration
+        self._go_plain(items, seconds)
+        return first
+
+    def _count_plain(self) -> None:
+        """Count what a plain map did since."""
+        if count := self._plain_count(True):
+            self._sent += count
+            self._taken += count
+            if self._plain is not None:
+                self._plain.counted(count)
+
+    def _plain_ended(self, failed: bool, interrupted: bool) -> None:
+        """The input of a plain map is at its end; or it or the function failed."""
+        self._count_plain()
+        self._failed += failed
+        self._sent += failed
+        self._taken += failed
+        self._input = None
+        self._end(interrupted=interrupted)
 
     def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
         """What is handed out for an outcome; if it is a failure, and such are raised, it is raised here."""
@@ -263,7 +322,22 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         now = monotonic() if self._ended is None else self._ended
         wall = 0.0 if self._began is None else now - self._began
         busy, sent, received = self._lane.spent()
-        return MapStats(self._sent, self._taken, self._failed, wall, self._workers, busy, sent, received)
+        plain = self._plain_count(False)
+        auto = self._lane if isinstance(self._lane, AutoLane) else None
+        workers = self._workers if auto is None else auto.workers
+        alone = None if auto is None else auto.alone()
+        return MapStats(
+            self._sent + plain,
+            self._taken + plain,
+            self._failed,
+            wall,
+            workers,
+            busy,
+            sent,
+            received,
+            busy if alone is None else alone,
+            self._way if auto is None else auto.way,
+        )
 
     def close(self) -> None:
         """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped.
@@ -293,7 +367,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._closed:
             return 0
         kept = self._kept()
-        return max(self._hint - self._taken, self._lane.outstanding()) + kept
+        return max(self._hint - self._taken - self._plain_count(False), self._lane.outstanding()) + kept
 
     def _outcome(self) -> Came | None:
         """The next outcome, or None at the end."""
@@ -364,6 +438,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         if self._getpid() != self._owner:
             return  # in a fork, where locks of the lane's may be held for ever by threads that are not there
         self._ended = monotonic()
+        self._plain = None
         handed_out = self._taken - self._kept()
         self._close_kept()
         whole = self._input is None and self._lane.outstanding() == 0
@@ -431,7 +506,7 @@ def map(
     fn: Callable[..., T],
     /,
     *iterables: Iterable[Any],
-    executor: str | Executor = "processes",
+    executor: str | Executor = "auto",
     workers: int | None = None,
     buffersize: int | None = None,
     ordered: bool = True,
@@ -452,18 +527,23 @@ def map(
     The input is read in the calling thread and only so far ahead of the results that were taken, so it may be endless.
     How far follows from the measured time of the tasks; `buffersize` (at least 1) sets a number of items.
 
-    `executor` is `"processes"` (for work that computes), `"threads"` (for work that waits), or any
-    `concurrent.futures.Executor`. The two names use pools that stay warm for the next call: see `fanmap.shutdown`.
+    `executor="auto"`, the default, does the first items in the calling thread, measures them, and goes on there, over
+    threads or over processes, whichever is fastest; so `fn` must be one that may run in any thread or process.
+    `fanmap.explain` says what it would choose, and why. `"processes"` (for work that computes), `"threads"` (for work
+    that waits) and `"serial"` (the calling thread alone, for debugging) leave no choice, nor does any
+    `concurrent.futures.Executor`. Pools stay warm for the next call: see `fanmap.shutdown`.
     `workers` asks for a pool of that many for this one map, -1 for as many as `fanmap.cpu_count()`; so does
-    `initializer`, which each worker of that pool calls first, with `initargs`. Neither goes with an executor of yours.
+    `initializer`, which each worker of that pool calls first, with `initargs`. Neither goes with an executor of yours,
+    and with an `initializer` auto means processes.
 
     `ordered=False` gives results as they come. `strict=True` is the built-in map's: inputs that are not
     of one length are a ValueError. A result that is not there `timeout` seconds after this call is a TimeoutError.
     `chunksize` is never needed for speed: at least so many items are read together, and over processes at least so
-    many go to a worker at a time. Over threads and other executors, workers take items one by one all the same.
+    many go to a worker at a time. In the calling thread it does nothing. Over threads and other executors, workers take
+    items one by one all the same.
 
-    `task_timeout` is for processes: a task that runs for more seconds fails with `TaskTimeout`, and its worker is
-    replaced. Waiting for a worker, and loading `fn` in a new one, does not count.
+    `task_timeout` is for processes, and means them: a task that runs for more seconds fails with `TaskTimeout`, and
+    its worker is replaced. Waiting for a worker, and loading `fn` in a new one, does not count.
 
     `max_memory_per_worker` and `worker_memory_limit` (bytes, at least a MiB) are for processes, too, and make a pool
     for this one map. A worker that has more memory of its own than the first after a task is replaced by a fresh one.
@@ -524,7 +604,7 @@ def map(
         worker_memory_limit,
         retries,
     ).checked()
-    if not strict and sends_copies(wanted.executor):
+    if not strict and (wanted.executor == "auto" or sends_copies(wanted.executor)):
         # With `strict`, what `repeat` gives counts.
         fn, iterables = fix(fn, iterables)
     return begin(fn, in_step(iterables, strict=strict), len(iterables) != 1, wanted)
@@ -547,7 +627,7 @@ def begin(
         deadline=None if wanted.timeout is None else monotonic() + wanted.timeout,
         progress=wanted.shown(source.length),
     )
-    if isinstance(wanted.executor, str) and _default.in_worker():
+    if wanted.executor == "serial" or (isinstance(wanted.executor, str) and _default.in_worker()):
         if wanted.task_timeout is not None:
             raise ValueError(
                 "task_timeout= cannot be held inside a worker, where a map runs in place: give it to the outer map"
@@ -558,7 +638,14 @@ def begin(
                 "place: give them to the outer map"
             )
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
-        return kind(HereLane(fn, star, prelude, wanted.retry), source, manner._replace(workers=1))
+        here = HereLane(fn, star, prelude, wanted.retry)
+        plain = Plain(_plain(fn, source.items, star), here.plain_for, here.counted)
+        return kind(here, source, manner._replace(workers=1, way="serial", plain=plain))
+    if wanted.executor == "auto":
+        flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
+        auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
+        plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted)
+        return kind(auto, source, manner._replace(at_end=auto.dismiss, plain=plain))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -570,11 +657,18 @@ def begin(
     try:
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, wanted.task_timeout, wanted.retry)
         lane = _lane(pool, fn, flow)
-        return kind(lane, source, manner._replace(workers=workers, at_end=end, quiet=quiet))
+        way = wanted.executor if isinstance(wanted.executor, str) else manner.way
+        return kind(lane, source, manner._replace(workers=workers, way=way, at_end=end, quiet=quiet))
     except BaseException:
         if end is not None:
             end(False)
         raise
+
+
+def _plain(fn: Callable[..., Any], items: Iterator[Any], star: bool) -> Iterator[Any]:
+    if star:
+        return starmap(fn, items)
+    return fn.over(items) if isinstance(fn, Fixed) else builtins.map(fn, items)
 
 
 def executor_map(

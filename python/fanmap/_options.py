@@ -15,7 +15,7 @@ __all__ = ["OnError", "Options", "Wanted", "sends_copies"]
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 
-_POOLS = ("threads", "processes")
+_NAMES = ("auto", "serial", "threads", "processes")
 
 
 class Options(TypedDict, total=False):
@@ -40,7 +40,7 @@ class Options(TypedDict, total=False):
 class Wanted(NamedTuple):
     """What a user asked of one map."""
 
-    executor: str | Executor = "processes"
+    executor: str | Executor = "auto"
     workers: int | None = None
     buffersize: int | None = None
     ordered: bool = True
@@ -60,6 +60,14 @@ class Wanted(NamedTuple):
     def retry(self) -> Retry | None:
         """When a task is tried again, once that was checked."""
         return _retry.wanted(self.retries)
+
+    @property
+    def not_here(self) -> str:
+        """The option that rules out the calling thread, where there is a choice: it could not be left in time, and
+        others would wait while it rests between two tries."""
+        if self.timeout is not None:
+            return "timeout"
+        return "retries" if self.retry is not None and self.retry.count else ""
 
     @property
     def limits_memory(self) -> bool:
@@ -98,30 +106,38 @@ class Wanted(NamedTuple):
                 "under way"
             )
         if isinstance(self.executor, str):
-            if self.executor not in _POOLS:
-                names = " or ".join(repr(name) for name in _POOLS)
+            if self.executor not in _NAMES:
+                names = ", ".join(repr(name) for name in _NAMES)
                 raise ValueError(f"unknown executor {self.executor!r}: use {names}, or a concurrent.futures.Executor")
+            if self.executor == "serial" and (workers is not None or self.initializer is not None):
+                raise ValueError("executor='serial' has no workers, so neither workers= nor initializer= make sense")
         elif not isinstance(self.executor, Executor):
             raise TypeError(
-                f"executor must be 'threads', 'processes' or a concurrent.futures.Executor, "
+                f"executor must be 'auto', 'serial', 'threads', 'processes' or a concurrent.futures.Executor, "
                 f"not {type(self.executor).__name__}"
             )
         elif workers is not None:
             raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
         elif self.initializer is not None:
             raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
-        if self.limits_memory and self.executor != "processes":
+        executor = self.executor
+        if executor == "auto" and (self.initializer is not None or self.task_timeout is not None or self.limits_memory):
+            # They are for workers that are nothing but workers.
+            executor = "processes"
+        if self.limits_memory and executor != "processes":
             raise ValueError(
                 "max_memory_per_worker= and worker_memory_limit= are for the processes of a pool that this map makes, "
                 "so only for executor='processes': give them to a ProcessPoolExecutor if you have one; threads share "
                 "one memory"
             )
-        if self.task_timeout is not None and not sends_copies(self.executor):
+        if self.task_timeout is not None and not sends_copies(executor):
             raise ValueError(
                 "task_timeout= ends a task with its worker process, so it is only for executor='processes' or fanmap's "
                 "ProcessPoolExecutor: a thread cannot be ended, and another executor's workers are its own"
             )
-        return self._replace(workers=workers, initargs=initargs, chunksize=self.chunksize or 1, retries=retries)
+        return self._replace(
+            executor=executor, workers=workers, initargs=initargs, chunksize=self.chunksize or 1, retries=retries
+        )
 
 
 def sends_copies(executor: str | Executor) -> bool:

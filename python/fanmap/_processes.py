@@ -412,6 +412,13 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             told, fds = self._start.surroundings(self._encoder, self._hooks)
             pool.set_setup(told, fds)
 
+    def _start_ahead(self, fn: Callable[..., Any]) -> None:
+        """Have all workers started, in the background, for calls of `fn`."""
+        pool = self._engine.started(fn).pool
+        for _ in range(self._max_workers):
+            self._prepare()
+            pool.want_worker()
+
     def _function(self, fn: Callable[..., Any], how: bytes, again: Exceptions | None) -> _native.Function:
         """What the workers know `fn`, as it is now, by. `how` it is to be called, and `again` for what: see `_worker`.
 

@@ -61,6 +61,8 @@ struct Run {
     context: Py<PyAny>,
     /// An item is a tuple of arguments.
     star: bool,
+    /// The most helpers at a time, if fewer than the pool has threads.
+    most: AtomicUsize,
     /// How many jobs the pool had ever queued when items were last sent.
     stamp: AtomicU64,
     running: AtomicUsize,
@@ -88,9 +90,14 @@ pub(crate) struct ThreadRun {
 impl ThreadRun {
     /// A map of `function`. Each call runs in a copy of `context`; with `star` an item is a tuple of arguments. `window`
     /// bounds the items under way; 0 is no bound, `None` as many as keep the workers busy. At least `together` items are
-    /// read at a time. Outcomes leave in the order of their items, or as they come.
+    /// read at a time. Outcomes leave in the order of their items, or as they come. At most `workers` threads of the pool
+    /// are at it, if that is given.
     #[new]
-    #[pyo3(signature = (pool, function, context, star, window, together=1, ordered=true))]
+    #[pyo3(signature = (pool, function, context, star, window, together=1, ordered=true, workers=None))]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the keyword arguments of one call in the package"
+    )]
     fn new(
         pool: Py<ThreadPool>,
         function: Py<PyAny>,
@@ -99,6 +106,7 @@ impl ThreadRun {
         window: Option<usize>,
         together: usize,
         ordered: bool,
+        workers: Option<usize>,
     ) -> Self {
         let work = Arc::new(if ordered { Work::new() } else { Work::as_they_come() });
         pool.get().note(&work);
@@ -109,6 +117,7 @@ impl ThreadRun {
                 function,
                 context,
                 star,
+                most: AtomicUsize::new(workers.unwrap_or(usize::MAX)),
                 stamp: AtomicU64::new(0),
                 running: AtomicUsize::new(0),
                 quiet: fanmap::Event::new(),
@@ -130,6 +139,11 @@ impl ThreadRun {
             .unwrap_or_else(|| Window::of_items(items_together(items_for(workers, mean), workers, self.together)));
         let run = run_for(self.sent.load(Ordering::Relaxed), mean).min(TOGETHER);
         window.next_run(self.run.work.outstanding(), 0, run.max(self.together))
+    }
+
+    /// From the next items on, so many threads may be at it.
+    fn widen(&self, workers: usize) {
+        self.run.most.store(workers, Ordering::Relaxed);
     }
 
     /// Sends items. If the pool takes no more, that is their outcome.
@@ -241,7 +255,8 @@ fn tell(py: Python<'_>, put: Put, index: u64) -> PyResult<Bound<'_, PyTuple>> {
 
 impl Run {
     fn max_workers(&self) -> usize {
-        self.pool.get().pool().max_workers()
+        let most = self.most.load(Ordering::Relaxed);
+        self.pool.get().pool().max_workers().min(most)
     }
 
     fn mean_task(&self) -> Option<Duration> {
