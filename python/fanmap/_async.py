@@ -25,6 +25,8 @@ __all__ = ["AsyncMapResult", "amap"]
 
 T = TypeVar("T")
 A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 class AsyncMapResult(AsyncIterator[T], Generic[T]):
@@ -125,19 +127,78 @@ def amap(
 ) -> AsyncMapResult[T]: ...
 @overload
 def amap(
-    fn: Callable[[A], T], iterable: Iterable[A], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    fn: Callable[[A], T],
+    iterable: Iterable[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
 ) -> AsyncMapResult[T | Failure]: ...
 @overload
 def amap(
-    fn: Callable[..., T],
+    fn: Callable[[A, B], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
     /,
-    *iterables: Iterable[Any],
+    *,
     on_error: Literal["raise", "skip"] = "raise",
     **options: Unpack[Options],
 ) -> AsyncMapResult[T]: ...
 @overload
 def amap(
-    fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: Literal["return"], **options: Unpack[Options]
+    fn: Callable[[A, B], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
+) -> AsyncMapResult[T | Failure]: ...
+@overload
+def amap(
+    fn: Callable[[A, B, C], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    third: Iterable[C],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> AsyncMapResult[T]: ...
+@overload
+def amap(
+    fn: Callable[[A, B, C], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    third: Iterable[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
+) -> AsyncMapResult[T | Failure]: ...
+@overload
+def amap(
+    fn: Callable[..., T],
+    iterable: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    fourth: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> AsyncMapResult[T]: ...
+@overload
+def amap(
+    fn: Callable[..., T],
+    iterable: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    fourth: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[Options],
 ) -> AsyncMapResult[T | Failure]: ...
 def amap(
     fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: OnError = "raise", **options: Unpack[Options]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from operator import length_hint
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, overload
 
 from . import _check, _default, _outcome
 from ._around import Nothing, Truth
@@ -27,8 +27,27 @@ if TYPE_CHECKING:
 __all__ = ["filter", "for_each", "reduce", "starmap"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
+@overload
+def starmap(
+    fn: Callable[[*Ts], T],
+    iterable: Iterable[tuple[*Ts]],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> MapResult[T]: ...
+@overload
+def starmap(
+    fn: Callable[[*Ts], T],
+    iterable: Iterable[tuple[*Ts]],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
+) -> MapResult[T | Failure]: ...
 @overload
 def starmap(
     fn: Callable[..., T],
@@ -69,14 +88,32 @@ def starmap(
     return begin(fn, of_tuples(iterable), True, wanted)
 
 
+@overload
 def filter(
-    predicate: Callable[[T], object] | None,
+    predicate: None,
+    iterable: Iterable[T | None],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> MapResult[T]: ...
+@overload
+def filter(
+    predicate: Callable[[T], object],
     iterable: Iterable[T],
     /,
     *,
     on_error: Literal["raise", "skip"] = "raise",
     **options: Unpack[Options],
-) -> MapResult[T]:
+) -> MapResult[T]: ...
+def filter(
+    predicate: Callable[[Any], object] | None,
+    iterable: Iterable[Any],
+    /,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> MapResult[Any]:
     """The built-in `filter`, in parallel: the items for which `predicate` says yes, in their order.
 
     The predicate is called in the workers. The items themselves stay here: what is handed out are the very objects that

@@ -50,6 +50,7 @@ __all__ = ["MapResult", "MapStats", "begin", "executor_map", "map"]
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 
 # Ends that are the item's own: not those of a pool that was closed or cannot go on.
 _ITS_OWN = (_outcome.VALUE, _outcome.RAISED, _outcome.TIMED_OUT, _outcome.LOST)
@@ -468,7 +469,12 @@ def map(
 ) -> MapResult[T]: ...
 @overload
 def map(
-    fn: Callable[[A], T], iterable: Iterable[A], /, *, on_error: Literal["return"], **options: Unpack[Options]
+    fn: Callable[[A], T],
+    iterable: Iterable[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
 ) -> MapResult[T | Failure]: ...
 @overload
 def map(
@@ -492,15 +498,49 @@ def map(
 ) -> MapResult[T | Failure]: ...
 @overload
 def map(
-    fn: Callable[..., T],
+    fn: Callable[[A, B, C], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    third: Iterable[C],
     /,
-    *iterables: Iterable[Any],
+    *,
     on_error: Literal["raise", "skip"] = "raise",
     **options: Unpack[Options],
 ) -> MapResult[T]: ...
 @overload
 def map(
-    fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: Literal["return"], **options: Unpack[Options]
+    fn: Callable[[A, B, C], T],
+    iterable: Iterable[A],
+    second: Iterable[B],
+    third: Iterable[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[Options],
+) -> MapResult[T | Failure]: ...
+@overload
+def map(
+    fn: Callable[..., T],
+    iterable: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    fourth: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["raise", "skip"] = "raise",
+    **options: Unpack[Options],
+) -> MapResult[T]: ...
+@overload
+def map(
+    fn: Callable[..., T],
+    iterable: Iterable[Any],
+    second: Iterable[Any],
+    third: Iterable[Any],
+    fourth: Iterable[Any],
+    /,
+    *more: Iterable[Any],
+    on_error: Literal["return"],
+    **options: Unpack[Options],
 ) -> MapResult[T | Failure]: ...
 def map(
     fn: Callable[..., T],

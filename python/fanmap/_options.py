@@ -11,7 +11,7 @@ from ._progress import Progress, Shown
 from ._progress import check as check_progress
 from ._retry import Retry
 
-__all__ = ["OnError", "Options", "Wanted", "sends_copies"]
+__all__ = ["ExecutorOptions", "OnError", "Options", "Wanted", "sends_copies"]
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 
@@ -35,6 +35,17 @@ class Options(TypedDict, total=False):
     progress: Shown
     max_memory_per_worker: int | None
     worker_memory_limit: int | None
+
+
+class ExecutorOptions(TypedDict, total=False):
+    """The same of an executor's own `map`."""
+
+    timeout: float | None
+    chunksize: int
+    buffersize: int | None
+    ordered: bool
+    strict: bool
+    retries: int | Retry | None
 
 
 class Wanted(NamedTuple):

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process as standard
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from . import _budget, _check, _codec, _lifecycle, _lookalikes, _native, _outcome, _place, _retry, _start
 from ._errors import (
@@ -44,6 +44,9 @@ from ._source import in_step
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from pickle import PickleBuffer
+
+    from ._failure import Failure
+    from ._options import ExecutorOptions
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -307,6 +310,22 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             raise
         return future
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        on_error: Literal["raise", "skip"] = "raise",
+        **options: Unpack[ExecutorOptions],
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        on_error: Literal["return"],
+        **options: Unpack[ExecutorOptions],
+    ) -> Iterator[T | Failure]: ...
     def map(
         self,
         fn: Callable[..., T],
@@ -318,7 +337,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         on_error: OnError = "raise",
         strict: bool = False,
         retries: int | Retry | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[Any]:
         """`map(fn, *iterables)` on the processes: the input is read and everything submitted now; results in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from . import _check, _lifecycle, _lookalikes, _native, _place, _retry
 from ._cores import default_threads
@@ -26,6 +26,10 @@ from ._map import executor_map
 from ._options import OnError
 from ._retry import Rests, Retry, Trying
 from ._source import in_step
+
+if TYPE_CHECKING:
+    from ._failure import Failure
+    from ._options import ExecutorOptions
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -161,6 +165,22 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             raise
         return future
 
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        on_error: Literal["raise", "skip"] = "raise",
+        **options: Unpack[ExecutorOptions],
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        on_error: Literal["return"],
+        **options: Unpack[ExecutorOptions],
+    ) -> Iterator[T | Failure]: ...
     def map(
         self,
         fn: Callable[..., T],
@@ -172,7 +192,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         on_error: OnError = "raise",
         strict: bool = False,
         retries: int | Retry | None = None,
-    ) -> Iterator[T]:
+    ) -> Iterator[Any]:
         """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
