@@ -246,11 +246,27 @@ impl<R> Run<'_, R> {
 
     /// Writes values to the places, in order, until one of the two ends.
     pub(crate) fn fill(&mut self, values: impl Iterator<Item = R>) {
-        for value in values.take(self.end - self.next) {
-            // SAFETY: the place is below the end, so within the room, and this run's alone; it is written once, as `next` moves
-            // on.
-            unsafe { self.places.base.add(self.next).write(value) };
-            self.next += 1;
+        /// Counts in a register, and tells what it came to also if the iterator panics.
+        struct Count<'a> {
+            next: usize,
+            told: &'a mut usize,
+        }
+        impl Drop for Count<'_> {
+            fn drop(&mut self) {
+                *self.told = self.next;
+            }
+        }
+        let base = self.places.base;
+        let left = self.end - self.next;
+        let mut count = Count {
+            next: self.next,
+            told: &mut self.next,
+        };
+        for value in values.take(left) {
+            // SAFETY: the place is below the run's end, so within the room, and this run's alone; it is written once, as `next`
+            // moves on.
+            unsafe { base.add(count.next).write(value) };
+            count.next += 1;
         }
     }
 }

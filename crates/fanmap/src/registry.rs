@@ -4,19 +4,21 @@
 //! function down at link time; [`init`] turns the program into a worker when a pool has started it as one.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::buffer;
 use crate::error::{Error, ErrorKind};
-use crate::memory::Message;
+use crate::memory::{Load, Memory, Message};
 use crate::outcome::Panic;
 use crate::worker::{self, Chunk, Handler};
 
 /// The variable that tells a program that it was started as a worker, and by which process.
 pub(crate) const WORKER_VARIABLE: &str = "FANMAP_WORKER_OF";
 
-type Run = fn(&[u8]) -> Result<Vec<u8>, Raised>;
+type Run = fn(&mut Message, &Arc<Memory>) -> Result<Load, Raised>;
 
 /// One registered function. Made by [`register!`](crate::register).
 #[derive(Debug)]
@@ -56,12 +58,17 @@ impl Entry {
 
 /// Runs a registered function on an encoded argument. For [`register!`](crate::register).
 #[doc(hidden)]
-pub fn call<A: DeserializeOwned, R: Serialize>(f: impl Fn(A) -> R, argument: &[u8]) -> Result<Vec<u8>, Raised> {
+pub fn call<A: DeserializeOwned, R: Serialize>(
+    f: impl Fn(A) -> R,
+    argument: &mut Message,
+    memory: &Arc<Memory>,
+) -> Result<Load, Raised> {
     let codec = |what: &str, why| Raised::Codec(format!("the task's {what}: {why}"));
-    let argument = postcard::from_bytes(argument).map_err(|why| codec("argument could not be decoded", why))?;
-    let result = catch_unwind(AssertUnwindSafe(|| f(argument)))
-        .map_err(|payload| Raised::Panic(Panic::from_payload(&*payload).message().to_owned()))?;
-    postcard::to_allocvec(&result).map_err(|why| codec("result could not be encoded", why))
+    catch_unwind(AssertUnwindSafe(|| {
+        let argument = buffer::decode(argument).map_err(|why| codec("argument could not be decoded", why))?;
+        buffer::encode(&f(argument), memory).map_err(|why| codec("result could not be encoded", why))
+    }))
+    .unwrap_or_else(|payload| Err(Raised::Panic(Panic::from_payload(&*payload).message().to_owned())))
 }
 
 /// Whether a function of this name is registered in this program.
@@ -97,10 +104,81 @@ macro_rules! register {
             $crate::__private::submit! {
                 $crate::__private::Entry::new(
                     || ::std::any::type_name_of_val(&$function),
-                    |argument| $crate::__private::call($function, argument),
+                    |argument, memory| $crate::__private::call($function, argument, memory),
                 )
             }
         )+
+    };
+}
+
+/// The test function that is a worker. Made by [`test_worker!`](crate::test_worker).
+#[derive(Debug)]
+pub struct TestWorker {
+    path: &'static str,
+}
+
+inventory::collect!(TestWorker);
+
+impl TestWorker {
+    /// For [`test_worker!`](crate::test_worker).
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(path: &'static str) -> Self {
+        Self { path }
+    }
+}
+
+/// What a test program is started with as a worker; nothing if this is none.
+pub(crate) fn test_worker_args() -> Vec<String> {
+    let Some(worker) = inventory::iter::<TestWorker>.into_iter().next() else {
+        return Vec::new();
+    };
+    // The name of the crate is no part of a test's name.
+    let test = worker.path.split_once("::").map_or(worker.path, |(_, test)| test);
+    [test, "--exact", "--nocapture", "--test-threads=1"]
+        .map(String::from)
+        .to_vec()
+}
+
+/// Makes [`ProcessPool`](crate::ProcessPool)s work in tests: at module level, once in a test program.
+///
+/// Tests have no `main` in which to call [`init`]. This adds a test function, `fanmap_test_worker`, that calls it; workers are
+/// the test program, told to run that test alone. Anywhere else than in tests it is nothing.
+///
+/// ```
+/// fn square(x: u64) -> u64 {
+///     x * x
+/// }
+/// fanmap::register!(square);
+///
+/// #[cfg(test)]
+/// mod tests {
+///     fanmap::test_worker!();
+///
+///     #[test]
+///     fn squares_come_from_another_process() {
+///         let pool = fanmap::ProcessPool::new(1).unwrap();
+///         assert_eq!(pool.submit(super::square, 3).unwrap().wait(), Ok(9));
+///     }
+/// }
+/// ```
+#[expect(
+    clippy::test_attr_in_doctest,
+    reason = "it is what the example shows; tests/processes.rs runs the same"
+)]
+#[macro_export]
+macro_rules! test_worker {
+    () => {
+        #[cfg(test)]
+        #[test]
+        fn fanmap_test_worker() {
+            $crate::init();
+        }
+
+        #[cfg(test)]
+        $crate::__private::submit! {
+            $crate::__private::TestWorker::new(concat!(module_path!(), "::fanmap_test_worker"))
+        }
     };
 }
 
@@ -151,10 +229,10 @@ impl Handler for Functions {
         self.0.remove(&function);
     }
 
-    fn run(&mut self, function: u64, body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
+    fn run(&mut self, function: u64, mut body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
         while chunk.start(self).is_some() {
             let result = match self.0.get(&function) {
-                Some(Ok(run)) => run(&body.bytes),
+                Some(Ok(run)) => run(&mut body, chunk.memory()),
                 Some(Err(why)) => Err(Raised::Codec(why.clone())),
                 None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
             };

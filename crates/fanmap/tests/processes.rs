@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fanmap::bytes::{Chunk, End, Handler, Message, ProcessConfig, Sink, Start};
-use fanmap::{ErrorKind, Joined, Pending, ProcessPool};
+use fanmap::{Buffer, ErrorKind, Joined, Pending, ProcessPool};
 use proptest::prelude::*;
 
 fn square(x: u64) -> u64 {
@@ -465,5 +465,88 @@ proptest! {
         let parallel: Result<Vec<u64>, _> = pool.map(items.clone(), square).unwrap().window(window).unwrap().collect();
         prop_assert_eq!(parallel.unwrap(), items.into_iter().map(square).collect::<Vec<_>>());
         end(&pool);
+    }
+}
+
+/// The sum, the parts swapped, and what did not change.
+fn swap(arrays: (Buffer<f64>, String, Buffer<u8>)) -> (f64, Buffer<u8>, String, Buffer<f64>) {
+    let (numbers, text, bytes) = arrays;
+    (numbers.iter().sum(), bytes, text, numbers)
+}
+
+fn refuse(_: Fussy) -> Fussy {
+    Fussy
+}
+
+fanmap::register!(swap, refuse);
+
+/// What panics when the parent decodes it.
+struct Fussy;
+
+impl serde::Serialize for Fussy {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(std::process::id())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Fussy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let made_in = u32::deserialize(deserializer)?;
+        assert_eq!(made_in, std::os::unix::process::parent_id(), "not in the parent");
+        Ok(Fussy)
+    }
+}
+
+#[test]
+fn buffers_travel_whole_whatever_their_size() {
+    let pool = pool(2);
+    for len in [0, 1, 8191, 8192, 100_000, 1_000_000] {
+        let numbers: Buffer<f64> = (0..len).map(f64::from).collect();
+        let bytes: Buffer<u8> = (0..len).map(|n| n as u8).collect();
+        let expected = (
+            numbers.iter().sum(),
+            bytes.clone(),
+            "between".to_owned(),
+            numbers.clone(),
+        );
+        let argument = (numbers, "between".to_owned(), bytes);
+        let results: Vec<_> = pool.map([argument.clone(), argument], swap).unwrap().collect();
+        assert!(results == [Ok(expected.clone()), Ok(expected)], "{len}");
+    }
+    end(&pool);
+}
+
+#[test]
+fn a_panic_in_decoding_is_its_own_tasks_error() {
+    let pool = pool(1);
+    let error = pool.submit(refuse, Fussy).unwrap().wait().map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Codec);
+    assert!(error.message().contains("not in the parent"), "{error}");
+    assert_eq!(pool.submit(square, 3).unwrap().wait(), Ok(9));
+    end(&pool);
+}
+
+#[test]
+fn a_task_out_of_time_is_ended_and_nothing_else() {
+    let gate = Gate::new("overdue");
+    let limit = Duration::from_millis(50);
+    let pool = builder().workers(1).task_timeout(limit).build().unwrap();
+    let paths = [gate.path(), "/dev/null".to_owned()];
+    let results: Vec<_> = pool.map(paths, wait_for_file).unwrap().collect();
+    let error = results[0].as_ref().unwrap_err();
+    assert_eq!((error.kind(), error.item()), (ErrorKind::TaskTimeout, Some(0)));
+    assert!(results[1].is_ok());
+    let late = pool.submit(wait_for_file, gate.path()).unwrap();
+    assert_eq!(late.wait().unwrap_err().kind(), ErrorKind::TaskTimeout);
+    end(&pool);
+}
+
+mod as_in_a_users_crate {
+    fanmap::test_worker!();
+
+    #[test]
+    fn a_test_needs_no_main_and_no_arguments() {
+        let pool = fanmap::ProcessPool::new(1).unwrap();
+        assert_eq!(pool.submit(super::square, 5).unwrap().wait(), Ok(25));
     }
 }

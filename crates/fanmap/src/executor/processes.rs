@@ -3,6 +3,7 @@
 use std::any::type_name;
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::buffer;
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
 use crate::future::{Control, Future, Promise, controlled_promise};
-use crate::memory::Message;
-use crate::outcome::Outcome;
+use crate::memory::{Load, Message};
+use crate::outcome::{Outcome, Panic};
 use crate::queue::{Joined, Pending};
 use crate::registry::{self, Raised};
 use crate::supervisor::job::{End, Function, Sink};
@@ -54,7 +56,8 @@ pub struct ProcessPool {
 #[derive(Debug, Default)]
 pub struct ProcessPoolBuilder {
     config: ProcessConfig,
-    args: Vec<String>,
+    args: Option<Vec<String>>,
+    task_timeout: Option<Duration>,
 }
 
 impl ProcessPoolBuilder {
@@ -101,10 +104,19 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// The arguments that the program is started with as a worker. Default: none.
+    /// How long a task may run, from its start. One that runs longer ends with [`TaskTimeout`](ErrorKind::TaskTimeout): its
+    /// worker is killed and replaced, and everything else goes on. Default: as long as it takes.
+    #[must_use]
+    pub fn task_timeout(mut self, limit: Duration) -> Self {
+        self.task_timeout = Some(limit);
+        self
+    }
+
+    /// The arguments that the program is started with as a worker. Default: none, or in a test what
+    /// [`test_worker!`](crate::test_worker) asks for.
     #[must_use]
     pub fn worker_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args = args.into_iter().map(Into::into).collect();
+        self.args = Some(args.into_iter().map(Into::into).collect());
         self
     }
 
@@ -115,7 +127,7 @@ impl ProcessPoolBuilder {
     /// the program cannot find itself.
     pub fn build(self) -> Result<ProcessPool, Error> {
         let program = std::env::current_exe().map_err(|cause| Error::os("find this program's own file", cause))?;
-        let args = self.args;
+        let args = self.args.unwrap_or_else(registry::test_worker_args);
         let command = move || {
             let mut command = Command::new(&program);
             command
@@ -128,6 +140,7 @@ impl ProcessPoolBuilder {
             core: Arc::new(Core {
                 pool,
                 functions: Mutex::default(),
+                task_timeout: self.task_timeout,
             }),
         })
     }
@@ -167,9 +180,12 @@ impl ProcessPool {
     {
         let remote = Arc::new(Remote::default());
         let (promise, future) = controlled_promise(Arc::clone(&remote) as Arc<dyn Control>);
-        let sink = Arc::new(Deliver(Mutex::new(Some(promise))));
+        let sink = Arc::new(Deliver {
+            promise: Mutex::new(Some(promise)),
+            task_timeout: self.core.task_timeout,
+        });
         let name = self.core.function_of(&function)?;
-        let ticket = self.core.pool.submit(&name, encode(&argument)?, sink, 0)?;
+        let ticket = self.core.pool.submit(&name, self.core.encode(&argument)?, sink, 0)?;
         // Nobody else has the future yet, so nobody has asked for the ticket.
         let _ = remote.0.set(ticket);
         Ok(future)
@@ -219,6 +235,7 @@ impl Drop for ProcessPool {
 pub(crate) struct Core {
     pub(crate) pool: Pool,
     functions: Mutex<HashMap<&'static str, Arc<Function>>>,
+    pub(crate) task_timeout: Option<Duration>,
 }
 
 impl Core {
@@ -239,33 +256,33 @@ impl Core {
         functions.insert(name, Arc::clone(&function));
         Ok(function)
     }
+
+    /// An argument as it travels.
+    pub(crate) fn encode<A: Serialize>(&self, argument: &A) -> Result<Load, Error> {
+        buffer::encode(argument, self.pool.memory()).map_err(|why| {
+            Error::new(
+                ErrorKind::Codec,
+                format!("the task's argument could not be encoded: {why}"),
+            )
+        })
+    }
 }
 
-/// An argument as it travels.
-pub(crate) fn encode<A: Serialize>(argument: &A) -> Result<Vec<u8>, Error> {
-    postcard::to_allocvec(argument).map_err(|why| {
-        Error::new(
-            ErrorKind::Codec,
-            format!("the task's argument could not be encoded: {why}"),
-        )
-    })
-}
-
-/// What became of a task, decoded.
-pub(crate) fn decode<R: DeserializeOwned>(end: &End) -> Result<Outcome<R>, Error> {
+/// What became of a task, decoded. A value is taken out of `end`.
+pub(crate) fn decode<R: DeserializeOwned>(end: &mut End) -> Result<Outcome<R>, Error> {
     match end {
         End::Broken(broken) => Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
         End::Outcome(outcome) => decode_outcome(outcome),
         End::Failed { last, earlier } => {
             let failure = |one: Result<Outcome<R>, Error>| one.and_then(Outcome::into_result).err();
-            let earlier: Vec<Error> = earlier.iter().map(decode_outcome).filter_map(failure).collect();
+            let earlier: Vec<Error> = earlier.iter_mut().map(decode_outcome).filter_map(failure).collect();
             let value = decode(last).and_then(Outcome::into_result);
             value.map(Outcome::Value).map_err(|error| error.after(&earlier))
         }
     }
 }
 
-fn decode_outcome<R: DeserializeOwned>(outcome: &Outcome<Message, Vec<u8>>) -> Result<Outcome<R>, Error> {
+fn decode_outcome<R: DeserializeOwned>(outcome: &mut Outcome<Message, Vec<u8>>) -> Result<Outcome<R>, Error> {
     let codec = |why| {
         Error::new(
             ErrorKind::Codec,
@@ -273,8 +290,15 @@ fn decode_outcome<R: DeserializeOwned>(outcome: &Outcome<Message, Vec<u8>>) -> R
         )
     };
     Ok(match outcome {
-        Outcome::Value(message) => Outcome::Value(postcard::from_bytes(&message.bytes).map_err(codec)?),
-        Outcome::Raised(bytes) => return Err(postcard::from_bytes::<Raised>(bytes).map_err(codec)?.into()),
+        // The caller's code, on a thread that others need.
+        Outcome::Value(message) => match catch_unwind(AssertUnwindSafe(|| buffer::decode(message))) {
+            Ok(value) => Outcome::Value(value.map_err(|why| codec(why.to_string()))?),
+            Err(payload) => return Err(codec(Panic::from_payload(&*payload).message().to_owned())),
+        },
+        Outcome::Raised(bytes) => match postcard::from_bytes::<Raised>(bytes) {
+            Ok(raised) => return Err(raised.into()),
+            Err(why) => return Err(codec(why.to_string())),
+        },
         Outcome::Cancelled => Outcome::Cancelled,
         Outcome::TimedOut(overdue) => Outcome::TimedOut(Arc::clone(overdue)),
         Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
@@ -296,15 +320,22 @@ impl Control for Remote {
 }
 
 /// Settles a future.
-struct Deliver<R>(Mutex<Option<Promise<R>>>);
+struct Deliver<R> {
+    promise: Mutex<Option<Promise<R>>>,
+    task_timeout: Option<Duration>,
+}
 
 impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
-    fn finished(&self, _first: u64, _count: u32, end: End) {
-        if let Some(promise) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            match decode(&end) {
+    fn finished(&self, _first: u64, _count: u32, mut end: End) {
+        if let Some(promise) = self.promise.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            match decode(&mut end) {
                 Ok(outcome) => promise.complete(outcome),
                 Err(error) => promise.fail(error),
             }
         }
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.task_timeout
     }
 }

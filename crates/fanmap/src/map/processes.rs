@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Feed, Map};
 use crate::error::Error;
-use crate::executor::processes::{Core, ProcessPool, decode, encode};
+use crate::executor::processes::{Core, ProcessPool, decode};
 use crate::flow::Results;
 use crate::outcome::Outcome;
 use crate::supervisor::job::{End, Function, Sink, Wanted};
@@ -33,6 +33,7 @@ impl ProcessPool {
         let feed = Sent {
             core: Arc::clone(self.core()),
             sink: Arc::new(Put {
+                task_timeout: self.core().task_timeout,
                 results: Arc::clone(&results),
             }),
             function,
@@ -43,14 +44,15 @@ impl ProcessPool {
 
 /// Puts results in their places.
 struct Put<R> {
+    task_timeout: Option<Duration>,
     results: Arc<Results<Result<R, Error>>>,
 }
 
 impl<R: DeserializeOwned + Send> Sink for Put<R> {
-    fn finished(&self, first: u64, count: u32, end: End) {
+    fn finished(&self, first: u64, count: u32, mut end: End) {
         // One by one: runs are of one task here, but what was cancelled or lost may have been several.
         for index in first..first + u64::from(count) {
-            let result = decode(&end).and_then(Outcome::into_result);
+            let result = decode(&mut end).and_then(Outcome::into_result);
             let result = result.map_err(|error| error.at_item(index));
             self.results.put(index, vec![result], true);
         }
@@ -58,6 +60,10 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
 
     fn wanted(&self) -> Wanted {
         Wanted::Together
+    }
+
+    fn time_limit(&self) -> Option<Duration> {
+        self.task_timeout
     }
 }
 
@@ -73,7 +79,7 @@ impl<T: Serialize> Feed<T> for Sent {
         let sink = Arc::clone(&self.sink);
         self.core
             .pool
-            .submit_run(&self.function, encode(&item)?, 1, sink, index)
+            .submit_run(&self.function, self.core.encode(&item)?, 1, sink, index)
     }
 
     fn mean_task(&self) -> Option<Duration> {
