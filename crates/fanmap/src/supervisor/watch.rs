@@ -216,8 +216,12 @@ impl Supervisor {
         };
         let launched = launcher.launch(&self.start, who, &link, bells, memories, &setup.fds)?;
         let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
-        let seat = Seat::new(who, link, bell, launched, setup.body, blobs, config)?;
+        let mut seat = Seat::new(who, link, bell, launched, setup.body, blobs, config)?;
         let mut state = self.lock();
+        if matches!(state.phase, Phase::Broken(_)) {
+            // Those that were there have been ended meanwhile, and it would wait for work.
+            seat.kill();
+        }
         state.seats.push(seat);
         state.launched();
         Ok(())
