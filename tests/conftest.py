@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-# Run by test_programs.py; not modules with doctests.
-collect_ignore = ["programs"]
+# Run by test_programs.py, and read by test_types.py; not modules with doctests.
+collect_ignore = ["programs", "typed.py"]
 
 
 def children(pid: int) -> set[int]:
