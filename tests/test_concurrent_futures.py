@@ -21,7 +21,7 @@ PAGE = TESTS.parent / "docs" / "concurrent_futures.md"
 # What 3.14 adds, for the Pythons before it.
 OF_3_14 = {"map": {"buffersize"}}
 # What we have more, by keyword only.
-MORE = {"map": {"ordered", "on_error", "strict"}}
+MORE = {"map": {"ordered", "on_error", "strict", "retries"}}
 
 
 def test_the_names_of_the_standard_library_are_here() -> None:
