@@ -89,6 +89,7 @@ def test_no_process_is_started_for_it() -> None:
     [
         ({"task_timeout": 3.0}, "task_timeout= is for worker processes alone"),
         ({"initializer": os.getpid}, "initializer= is for worker processes alone"),
+        ({"tag_output": True}, "tag_output= is for worker processes alone"),
         ({"executor": "serial"}, "executor='serial' was named"),
     ],
 )

@@ -59,8 +59,8 @@ def explain(fn: Callable[..., Any], /, *iterables: Iterable[Any], **options: Unp
 
 
 def _why_none(wanted: Wanted) -> str:
-    for option in ("initializer", "task_timeout"):
-        if getattr(wanted, option) is not None:
+    for option in ("initializer", "task_timeout", "tag_output", "forward_logging"):
+        if getattr(wanted, option):
             return f"{option}= is for worker processes alone"
     return f"executor={wanted.executor!r} was named"
 

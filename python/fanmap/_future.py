@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from . import _native
+
+if TYPE_CHECKING:
+    from ._processes import _Engine
 
 __all__ = ["Future", "Submit"]
 
@@ -27,10 +30,17 @@ class Future(_native.FutureBase, concurrent.futures.Future[T]):
     1024
     """
 
+    # What writes the output of its task, if that must be there before somebody has the outcome.
+    _engine: _Engine | None = None
+
     def _decoded(self, kind: int, payload: Any) -> tuple[Any, BaseException | None]:
         """Result and exception of a task over processes. Called once, by the first thread that wants them."""
         from ._errors import decoded
 
+        engine = self._engine
+        if engine is not None:
+            self._engine = None
+            engine.flush_output()
         return decoded(kind, payload)
 
     def __copy__(self) -> Future[T]:

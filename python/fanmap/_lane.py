@@ -63,6 +63,9 @@ class Flow(NamedTuple):
     time_limit: float | None = None
     # When a task that failed is tried again, if not as the executor says.
     retry: Retry | None = None
+    # Whether output says which worker it is of, and log records come to the parent.
+    tag_output: bool = False
+    forward_logging: bool = False
 
 
 class Plain(NamedTuple):
@@ -171,11 +174,18 @@ def lane_over_processes(
 ) -> Lane:
     """A lane to an executor's processes. What cannot be encoded fails, or (`gives_back`) is given back as `NotSent`."""
     terms = executor._terms.replaced(flow.time_limit, flow.retry)
-    function = executor._function(fn, b"*" if flow.star else b"1", terms.again)
+    function = executor._function(
+        fn,
+        b"*" if flow.star else b"1",
+        terms.again,
+        tag_output=flow.tag_output,
+        forward_logging=flow.forward_logging,
+    )
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
     run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native)
-    return _ProcessLane(run, executor, executor._encoder, gives_back)
+    flush = keeper.flush_output if keeper.started().output.behavior else None
+    return _ProcessLane(run, executor, executor._encoder, flush, gives_back)
 
 
 class _ThreadLane:
@@ -225,7 +235,12 @@ class _ThreadLane:
 
 class _ProcessLane:
     def __init__(
-        self, run: _native.ProcessRun, executor: ProcessPoolExecutor, encoder: Encoder, gives_back: bool
+        self,
+        run: _native.ProcessRun,
+        executor: ProcessPoolExecutor,
+        encoder: Encoder,
+        flush: Callable[[], None] | None,
+        gives_back: bool,
     ) -> None:
         self._run = run
         self._gives_back = gives_back
@@ -234,9 +249,11 @@ class _ProcessLane:
         self._encode = encoder.encode
         self._encode_atoms = encoder.encode_atoms
         self._decode = executor._decode_result
+        # Writes what tasks have written, which is there before their outcomes.
+        self._flush = flush
         self.room = run.room
-        self.poll = run.try_pop
-        self.wait = run.pop
+        self.poll = run.try_pop if flush is None else self._poll
+        self.wait = run.pop if flush is None else self._wait
         self.outstanding = run.outstanding
         self.spent = run.spent
 
@@ -259,6 +276,18 @@ class _ProcessLane:
             if not self._push(data, 1, buffers):
                 # There is no memory for the buffers, so they go with the rest.
                 self._push(self._encode(item, what), 1)
+
+    def _poll(self, stash: _native.Stash | None, /) -> Came | None:
+        return self._after_output(self._run.try_pop(stash))
+
+    def _wait(self, timeout: float | None) -> Came | None:
+        return self._after_output(self._run.pop(timeout))
+
+    def _after_output(self, came: Came | None) -> Came | None:
+        """An outcome that came, once what its task wrote is there."""
+        if came is not None and self._flush is not None:
+            self._flush()
+        return came
 
     def _push(self, data: bytes, count: int, buffers: list[PickleBuffer] | None = None) -> bool:
         assert self._executor is not None, "an item was sent after the last"

@@ -561,6 +561,8 @@ def map(
     max_memory_per_worker: int | None = None,
     worker_memory_limit: int | None = None,
     retries: int | Retry | None = None,
+    tag_output: bool = False,
+    forward_logging: bool = False,
 ) -> MapResult[Any]:
     """The built-in `map`, in parallel: the same results in the same order, made as they are asked for.
 
@@ -596,6 +598,11 @@ def map(
     counts as under way; over processes one that waits for its next try takes nobody's place, and each try finds the
     arrays of its item as they were sent; over threads it keeps its thread; over an executor that is not of this
     package it is submitted again while results are asked for.
+
+    What worker processes print goes to `sys.stdout` and `sys.stderr` in whole lines, and is there before its item's
+    result. With `tag_output=True` each line begins with its worker, `[worker 0]`. With `forward_logging=True` the log
+    records of workers are handled by the program's own loggers, if their levels pass them, and by no handler of the
+    worker's. Both are for processes, and mean them; where maps share a pool, the newest decides about the tags.
 
     `progress=True` shows a bar by tqdm (`pip install 'fanmap[progress]'`), with the input's length if it has one; a
     text is the bar's label; a function is called, a few times a second and at the end, with the number of items done
@@ -643,6 +650,8 @@ def map(
         max_memory_per_worker,
         worker_memory_limit,
         retries,
+        tag_output,
+        forward_logging,
     ).checked()
     if not strict and (wanted.executor == "auto" or sends_copies(wanted.executor)):
         # With `strict`, what `repeat` gives counts.
@@ -695,7 +704,16 @@ def begin(
     workers: int = getattr(pool, "_max_workers", 0)
     quiet = Quiet(workers) if wanted.executor == "threads" else None
     try:
-        flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, wanted.task_timeout, wanted.retry)
+        flow = Flow(
+            star,
+            wanted.buffersize,
+            wanted.chunksize,
+            wanted.ordered,
+            wanted.task_timeout,
+            wanted.retry,
+            wanted.tag_output,
+            wanted.forward_logging,
+        )
         lane = _lane(pool, fn, flow)
         way = wanted.executor if isinstance(wanted.executor, str) else manner.way
         return kind(lane, source, manner._replace(workers=workers, way=way, at_end=end, quiet=quiet))

@@ -35,6 +35,8 @@ class Options(TypedDict, total=False):
     progress: Shown
     max_memory_per_worker: int | None
     worker_memory_limit: int | None
+    tag_output: bool
+    forward_logging: bool
 
 
 class ExecutorOptions(TypedDict, total=False):
@@ -66,6 +68,8 @@ class Wanted(NamedTuple):
     max_memory_per_worker: int | None = None
     worker_memory_limit: int | None = None
     retries: int | Retry | None = None
+    tag_output: bool = False
+    forward_logging: bool = False
 
     @property
     def retry(self) -> Retry | None:
@@ -84,6 +88,11 @@ class Wanted(NamedTuple):
     def limits_memory(self) -> bool:
         """Whether the memory of its workers is limited in some way."""
         return self.max_memory_per_worker is not None or self.worker_memory_limit is not None
+
+    @property
+    def speaks(self) -> bool:
+        """Whether what its workers write or log is to come in a way of its own."""
+        return self.tag_output or self.forward_logging
 
     def shown(self, length: int) -> Progress | None:
         """What shows the progress of a map over so many items, if it is to be shown."""
@@ -132,7 +141,9 @@ class Wanted(NamedTuple):
         elif self.initializer is not None:
             raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
         executor = self.executor
-        if executor == "auto" and (self.initializer is not None or self.task_timeout is not None or self.limits_memory):
+        if executor == "auto" and (
+            self.initializer is not None or self.task_timeout is not None or self.limits_memory or self.speaks
+        ):
             # They are for workers that are nothing but workers.
             executor = "processes"
         if self.limits_memory and executor != "processes":
@@ -145,6 +156,12 @@ class Wanted(NamedTuple):
             raise ValueError(
                 "task_timeout= ends a task with its worker process, so it is only for executor='processes' or fanmap's "
                 "ProcessPoolExecutor: a thread cannot be ended, and another executor's workers are its own"
+            )
+        if self.speaks and not sends_copies(executor):
+            raise ValueError(
+                "tag_output= and forward_logging= are for worker processes, so only for executor='processes' or "
+                "fanmap's ProcessPoolExecutor: threads write and log where the program does, and another executor's "
+                "workers are its own"
             )
         return self._replace(
             executor=executor, workers=workers, initargs=initargs, chunksize=self.chunksize or 1, retries=retries

@@ -37,6 +37,7 @@ from ._future import Future, Submit
 from ._lane import Flow, Lane, lane_over_any, lane_over_processes
 from ._map import executor_map
 from ._options import OnError
+from ._output import Output
 from ._remote import decode_refusal, detach
 from ._retry import Retry
 from ._source import in_step
@@ -97,6 +98,12 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
     both to some calls alone. With `cancel_running` a future's
     `cancel` ends a call that runs, too, and so does a cancelled `await` of asyncio: its worker is killed and replaced.
 
+    What workers print goes to the program's standard streams, line by line; where `sys.stdout` or `sys.stderr` is
+    something else when a call is submitted (in a notebook, a test's capture, `redirect_stdout`), it goes there. With
+    `tag_output` each line begins with its worker, `[worker 0]`. With `forward_logging` the log records of workers are
+    handled by the program's own loggers, if their levels pass them, and by no handler of the worker's. What a call
+    printed or logged is there before its result.
+
     Unlike there, a worker that dies fails its own task alone (`WorkerCrashed`), no `__main__` guard is needed, and a
     call can be cancelled until a worker really starts it. `mp_context` asks for one of `multiprocessing`'s start
     methods instead of the default, which sends functions and classes of `__main__` by value.
@@ -127,6 +134,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         cancel_running: bool = False,
         max_memory_per_worker: int | None = None,
         worker_memory_limit: int | None = None,
+        tag_output: bool = False,
+        forward_logging: bool = False,
     ) -> None:
         hooks = _start.Hooks(initializer, _check.initializer(initializer, initargs), worker_exit)
         _check.worker_exit(worker_exit, worker_exit_timeout)
@@ -145,6 +154,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         terms = _Terms.checked(task_timeout, retries)
         _check.memory(max_memory_per_worker, worker_memory_limit)
         self._context = mp_context
+        self._tag_output, self._forward_logging = tag_output, forward_logging
         options = _start.Options(
             _workers(max_workers),
             max_tasks_per_child,
@@ -174,6 +184,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         """
         executor = cls.__new__(cls)
         executor._context = None
+        executor._tag_output = executor._forward_logging = False
         options = _start.Options(
             _workers(workers),
             idle=idle,
@@ -298,6 +309,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             future.set_running_or_notify_cancel()
             future.set_exception(detach(error))
             return future
+        if started.output.behavior:
+            future._engine = self._engine
         if started.pool.may_start_worker():
             self._prepare()
         try:
@@ -428,7 +441,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         """Before a task is submitted: if that may start a worker, say how things stand for it."""
         pool = self._native_pool()
         if pool.may_start_worker():
-            told, fds = self._start.surroundings(self._encoder, self._hooks)
+            started = self._engine.started()
+            told, fds = self._start.surroundings(started.encoder, self._hooks, started.output.behavior)
             pool.set_setup(told, fds)
 
     def _start_ahead(self, fn: Callable[..., Any]) -> None:
@@ -438,25 +452,37 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             self._prepare()
             pool.want_worker()
 
-    def _function(self, fn: Callable[..., Any], how: bytes, again: Exceptions | None) -> _native.Function:
+    def _function(
+        self,
+        fn: Callable[..., Any],
+        how: bytes,
+        again: Exceptions | None,
+        *,
+        tag_output: bool = False,
+        forward_logging: bool = False,
+    ) -> _native.Function:
         """What the workers know `fn`, as it is now, by. `how` it is to be called, and `again` for what: see `_worker`.
 
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
         """
         started = self._engine.started(fn)
+        behavior = started.output.behave(
+            tag=tag_output or self._tag_output, logs=forward_logging or self._forward_logging, keeper=self._engine
+        )
         buffers: list[PickleBuffer] = []
         name = _name(fn, how)
         sent: Any = fn
         if again is not None:
             how, sent = how + b"r", (fn, again)
+        head = (len(behavior).to_bytes(4, sys.byteorder) + behavior if behavior else _NO_BEHAVIOR) + how
         body = started.encoder.encode_function(sent, buffers)
         if buffers:
-            return self._large_function(started.pool, name, sent, how, how + body, buffers)
-        key = how, body
+            return self._large_function(started.pool, name, sent, head, body, buffers)
+        key = head, body
         function = self._functions.get(key)
         if function is None:
-            function = _sent_once(started.pool, name, how + body)
+            function = _sent_once(started.pool, name, head + body)
             if len(body) <= _KEPT_BYTES and _is_stateless(fn):
                 with self._lock:
                     function = self._functions.setdefault(key, function)
@@ -465,16 +491,18 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         return function
 
     def _large_function(
-        self, pool: _native.ProcessPool, name: str, fn: object, how: bytes, body: bytes, buffers: list[PickleBuffer]
+        self, pool: _native.ProcessPool, name: str, fn: object, head: bytes, body: bytes, buffers: list[PickleBuffer]
     ) -> _native.Function:
         """One that brings large buffers. If those of the last one hold the same, they are not copied again."""
-        function = pool.function(name, body, buffers, self._last_large)
+        function = pool.function(name, head + body, buffers, self._last_large)
         if function is None:  # there is no memory for them
-            return _sent_once(pool, name, how + self._encoder.encode_function(fn))
+            return _sent_once(pool, name, head + self._encoder.encode_function(fn))
         if pool.may_hold(function):
             self._last_large = function
         return function
 
+
+_NO_BEHAVIOR = bytes(4)
 
 _SUBMIT = ProcessPoolExecutor.submit
 
@@ -542,6 +570,7 @@ class _Started:
     def __init__(self, pool: _native.ProcessPool, encoder: _codec.Encoder) -> None:
         self.pool = pool
         self.encoder = encoder
+        self.output = Output(pool)
 
 
 class _Engine:
@@ -645,8 +674,17 @@ class _Engine:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
+        if started is not None:
+            started.output.join()
         self._start.close()
         return True
+
+    def flush_output(self) -> None:
+        """Write what workers have written by now."""
+        # A caller that held the output itself would, kept by a traceback, keep the pool.
+        started = self._started
+        if started is not None:
+            started.output.flush()
 
     def release(self) -> None:
         """After `close` and `join`: let go of the pool and its doorbell, even if somebody still holds the executor."""
@@ -676,6 +714,7 @@ def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
     It holds the engine, so that there is something to join at exit if the executor was dropped with work pending.
     """
     while (ends := completions.take()) is not None:
+        engine.flush_output()  # what their tasks wrote comes first
         for future, kind, payload in ends:
             if kind == _outcome.BROKEN:
                 engine.broken()  # before anybody hears of it: the reason is in the log then

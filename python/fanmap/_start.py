@@ -78,8 +78,8 @@ class Start:
         """The engine's pool. Called once, when the first task comes; `fn` is its function, if that is known."""
         raise NotImplementedError
 
-    def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
-        """What a new worker is told first, and the descriptors that it gets."""
+    def surroundings(self, encoder: Encoder, hooks: Hooks, behavior: bytes) -> tuple[bytes, list[int]]:
+        """What a new worker is told first, how it is to behave at first among it, and the descriptors that it gets."""
         fds: list[int] = []
         environ, limited = _budget.environment(self.cores, always=self.inner_threads is not None)
         told: dict[str, Any] = {
@@ -93,6 +93,7 @@ class Start:
             "path": list(sys.path),
             "argv": list(getattr(sys, "argv", ())),
             "filters": _warning_filters(),
+            "behavior": behavior,
         }
         if hooks.initializer is not None:
             # The initializer first: its globals must be there before anything that its arguments bring.
@@ -197,9 +198,9 @@ class Fork(Start):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def surroundings(self, encoder: Encoder, hooks: Hooks) -> tuple[bytes, list[int]]:
+    def surroundings(self, encoder: Encoder, hooks: Hooks, behavior: bytes) -> tuple[bytes, list[int]]:
         # They were inherited: they need not be able to travel.
-        return super().surroundings(encoder, Hooks())
+        return super().surroundings(encoder, Hooks(), behavior)
 
     def close(self) -> None:
         if isinstance(self.policy, Forked):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
+    from ._channels import Channels
     from ._native import Invitation
     from ._start import Hooks
 
@@ -54,10 +55,12 @@ def _live(invitation: Invitation, inherited: Hooks | None) -> NoReturn:
     _place.index = invitation.index
     _tell_of_crashes()
     _write_whole_lines()
+    _native.line_buffer_stdout()
     if sys.breakpointhook is sys.__breakpointhook__:
         sys.breakpointhook = _break
     code = 1
     handler = Handler(inherited, invitation.take_extra())
+    os.register_at_fork(after_in_child=handler.leave_channels)
     try:
         if not _native.serve(invitation, handler):
             os._exit(1)  # nobody waits for it to end in order
@@ -152,7 +155,9 @@ class Handler:
         self._inherited = inherited
         # What to call at the end, once this worker is ready for tasks.
         self.worker_exit: Callable[[], object] | None = None
-        self._fds = fds
+        # The first three are this worker's channels to the pool.
+        self._channel_fds, self._fds = fds[:3], fds[3:]
+        self._channels: Channels | None = None
         self._encoder = _codec.Encoder(to_parent=True)
         self._logged = False
         # What functions were sent as, until they are called.
@@ -163,6 +168,8 @@ class Handler:
         try:
             told = pickle.loads(body)
             _surround(told, self._fds)
+            if told["behavior"]:
+                self.behave(told["behavior"], new=True)
             by_value = told["main"] == "by value"
             initializer, arguments, worker_exit = self._inherited or (None, (), None)
             if "initializer" in told:
@@ -181,6 +188,25 @@ class Handler:
                 pass
             return why
         return None
+
+    def behave(self, behavior: bytes, *, new: bool = False) -> None:
+        """Write and log as the caller of what is run next wants it: see `_output`."""
+        if self._channels is None:
+            if not behavior:
+                return
+            from ._channels import Channels
+
+            self._channels = Channels(self._channel_fds)
+        self._channels.behave(behavior, new=new)
+
+    def leave_channels(self) -> None:
+        """In a child that a task forked: they are its parent's. Where standard streams are piped, the child's are."""
+        if self._channels is not None:
+            self._channels.stop_forwarding()
+        for fd in self._channel_fds:
+            os.close(fd)
+        self._channel_fds = []
+        self._channels = None
 
     def _initialize(self, initializer: Callable[..., object], arguments: Any, *, by_value: bool) -> None:
         """Call the user's initializer. A failure is logged here if logging is set up here, else by the parent."""

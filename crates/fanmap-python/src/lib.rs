@@ -66,7 +66,8 @@ mod _native {
     use super::threads::{Seat, ThreadPool};
     #[pymodule_export]
     use super::worker::{
-        Invitation, Template, accept, after_fork, before_fork, control_pair, empty_stdin, forsake_all, serve,
+        Invitation, Template, accept, after_fork, before_fork, control_pair, empty_stdin, forsake_all,
+        line_buffer_stdout, serve,
     };
 
     use pyo3::prelude::*;

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::Pending;
-use fanmap::bytes::{self, Attached, End, Load, ProcessConfig, Retries, Sink, Start, Wanted};
+use fanmap::bytes::{self, Attached, Channel, End, Load, ProcessConfig, Retries, Sink, Start, Wanted};
 
 use crate::future::FutureBase;
 use crate::{buffer, convert, wait, worker};
@@ -219,6 +219,7 @@ impl ProcessPool {
         let config = ProcessConfig {
             workers,
             max_tasks,
+            output: true,
             idle: idle.map(Duration::from_secs_f64),
             exit_time: exit_time.map(Duration::from_secs_f64),
             at_once,
@@ -358,6 +359,36 @@ impl ProcessPool {
         py.detach(|| self.pool.abandon());
     }
 
+    /// Has what workers write read from now on. False if none of them is left.
+    fn watch_output(&self) -> PyResult<bool> {
+        Ok(self.outlet().watch()?)
+    }
+
+    /// Waits until workers have written something: false if they never will any more.
+    fn await_output(&self, py: Python<'_>) -> PyResult<bool> {
+        wait::interruptible(py, || self.outlet().wait())
+    }
+
+    /// Reads what workers have written by now.
+    fn drain_output(&self, py: Python<'_>) {
+        py.detach(|| self.outlet().drain());
+    }
+
+    /// Some of what workers have written: by which channel (1 and 2 are the standard streams, 0 is for messages), the worker's
+    /// index, and the bytes; and how many bytes were dropped before that.
+    fn take_output<'py>(&self, py: Python<'py>) -> (Vec<(u8, u32, Bound<'py, PyBytes>)>, u64) {
+        let (written, dropped) = self.outlet().take();
+        let written = written.into_iter().map(|one| {
+            let channel = match one.channel {
+                Channel::Message => 0,
+                Channel::Out => 1,
+                Channel::Err => 2,
+            };
+            (channel, one.worker, PyBytes::new(py, &one.bytes))
+        });
+        (written.collect(), dropped)
+    }
+
     /// Asks for a worker, as a task would for which none is idle.
     fn want_worker(&self) -> PyResult<()> {
         self.pool.want_worker().map_err(|error| convert::error(&error))
@@ -407,6 +438,10 @@ impl ProcessPool {
 impl ProcessPool {
     pub(crate) fn pool(&self) -> &bytes::Pool {
         &self.pool
+    }
+
+    fn outlet(&self) -> &Arc<bytes::Outlet> {
+        self.pool.outlet().expect("the pool was made with one")
     }
 }
 

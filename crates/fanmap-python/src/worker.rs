@@ -154,7 +154,8 @@ pub(crate) fn accept(py: Python<'_>) -> PyResult<Option<Invitation>> {
 
 /// Serves the pool until told to leave: true. False if this process was given up and is about to be killed.
 ///
-/// `handler` has `setup(body) -> bytes | None` (what it could not do), `define(id, body, buffers)`, `forget(id)`,
+/// `handler` has `setup(body) -> bytes | None` (what it could not do), `behave(behavior)`,
+/// `define(id, body, buffers)`, `forget(id)`,
 /// `function(id) -> (how, function, again)` (the exceptions for which it is tried again, or `None`) and
 /// `argument(body, buffers)`, which raise what is to be the task's error,
 /// `result(value, buffers) -> bytes`, which may and puts large buffers into the list `buffers` unless that is None,
@@ -175,6 +176,12 @@ pub(crate) fn serve(py: Python<'_>, invitation: &Invitation, handler: Bound<'_, 
 #[pyfunction]
 pub(crate) fn empty_stdin() -> PyResult<()> {
     Ok(bytes::empty_stdin()?)
+}
+
+/// Has what C code prints written line by line.
+#[pyfunction]
+pub(crate) fn line_buffer_stdout() {
+    bytes::line_buffer_stdout();
 }
 
 /// In a child that the user's program forked: lets go of every descriptor of the engine's.
@@ -282,6 +289,9 @@ struct PyHandler<'py> {
     breathe: Bound<'py, PyAny>,
     /// The functions that were called, decoded.
     functions: HashMap<u64, Known<'py>>,
+    /// How the worker is to behave while each runs (the package's `_output` knows what that means), and how it does now.
+    behaviors: HashMap<u64, Arc<[u8]>>,
+    behavior: Option<Arc<[u8]>>,
     /// Those whose buffers could not be mapped, and why: an error of each of their tasks.
     unusable: HashMap<u64, PyErr>,
 }
@@ -294,6 +304,8 @@ impl<'py> PyHandler<'py> {
             dumps: py.import("pickle")?.getattr("dumps")?,
             breathe: py.eval(c"lambda: None", None, None)?,
             functions: HashMap::new(),
+            behaviors: HashMap::new(),
+            behavior: None,
             unusable: HashMap::new(),
         })
     }
@@ -330,6 +342,19 @@ impl<'py> PyHandler<'py> {
         let known = Known { how, function, again };
         self.functions.insert(id, known.clone());
         Ok(known)
+    }
+
+    /// Has the worker behave as a function's caller wants it.
+    fn behave_for(&mut self, function: u64) {
+        let wanted = self.behaviors.get(&function);
+        if self.behavior.as_ref() == wanted {
+            return;
+        }
+        if let Some(wanted) = wanted {
+            let behaves = self.handler.call_method1("behave", (self.bytes(wanted),));
+            self.must(behaves.map(drop));
+            self.behavior = Some(Arc::clone(wanted));
+        }
     }
 
     fn argument(&self, body: Message, chunk: &Chunk<'_>) -> PyResult<Bound<'py, PyAny>> {
@@ -511,13 +536,19 @@ impl Handler for PyHandler<'_> {
                 return;
             }
         };
-        let body = self.bytes(&body.bytes);
+        // The behavior's length and the behavior come first.
+        let (length, rest) = body.bytes.split_at_checked(4).unwrap_or_default();
+        let length = u32::from_ne_bytes(length.try_into().unwrap_or_default()) as usize;
+        let (behavior, rest) = rest.split_at_checked(length).unwrap_or_default();
+        self.behaviors.insert(function, Arc::from(behavior));
+        let body = self.bytes(rest);
         let defined = self.handler.call_method1("define", (function, body, buffers));
         self.must(defined.map(drop));
     }
 
     fn forget(&mut self, function: u64) {
         self.functions.remove(&function);
+        self.behaviors.remove(&function);
         self.unusable.remove(&function);
         self.must(self.handler.call_method1("forget", (function,)).map(drop));
     }
@@ -530,6 +561,7 @@ impl Handler for PyHandler<'_> {
         if !self.functions.contains_key(&function) {
             chunk.hold_clock();
         }
+        self.behave_for(function);
         let known = match self.function(function) {
             Ok(known) => known,
             Err(error) => return self.fail_all(&error, chunk),

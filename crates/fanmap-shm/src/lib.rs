@@ -22,6 +22,7 @@
 //! | [`mapping`] | a blob in this process's memory |
 //! | [`link`] | one worker's segment: two rings, their flags and the state words |
 //! | [`socket`] | messages with descriptors |
+//! | [`pipe`] | what other processes write, read without waiting |
 //! | [`process`] | starting, watching and ending processes |
 //!
 //! `ring`, `flag` and `word` are algorithms over memory that somebody lends them, so loom checks what runs; `arena` is
@@ -51,6 +52,8 @@ pub mod fork;
 pub mod link;
 #[cfg(not(loom))]
 pub mod mapping;
+#[cfg(not(loom))]
+pub mod pipe;
 #[cfg(not(loom))]
 pub mod poll;
 #[cfg(not(loom))]

@@ -203,6 +203,18 @@ pub fn empty_stdin() -> io::Result<()> {
     Ok(rustix::stdio::dup2_stdin(null)?)
 }
 
+/// Has C's standard output written line by line, each in one write, as Python's is: what `printf` prints is then out before
+/// its task has ended, and no line is lost with a process that ends at once.
+pub fn line_buffer_stdout() {
+    unsafe extern "C" {
+        #[link_name = "stdout"]
+        static STDOUT: *mut libc::FILE;
+    }
+    // SAFETY: C's `stdout` is there for the whole life of the process, and without a buffer the call only says how the one
+    // that it has is used.
+    unsafe { libc::setvbuf(STDOUT, std::ptr::null_mut(), libc::_IOLBF, 0) };
+}
+
 /// From here on this process is killed when the thread that started it ends. `parent` is the process that it was started
 /// by; if that has ended already, this process is an orphan and must exit at once: false.
 pub fn die_with_parent(parent: u32) -> io::Result<bool> {

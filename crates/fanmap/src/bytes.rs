@@ -8,6 +8,7 @@
 
 pub use crate::config::{ProcessConfig, Retries};
 pub use crate::memory::{Attached, Load, Memory, Message, Parcel, Returns};
+pub use crate::output::{Channel, Outlet, Written};
 pub use crate::supervisor::job::{Broken, End, Function, Sink, Wanted};
 pub use crate::supervisor::launcher::{MakeCommand, Start, TemplateProcess};
 pub use crate::supervisor::{Attention, Pool, Ticket};
@@ -18,5 +19,5 @@ pub use fanmap_shm::blob::{BlobRef, Blobs};
 pub use fanmap_shm::fd::forsake_all;
 pub use fanmap_shm::fork::steady;
 pub use fanmap_shm::mapping::{Access, Mapping, after_fork, before_fork};
-pub use fanmap_shm::process::{Process, empty_stdin};
+pub use fanmap_shm::process::{Process, empty_stdin, line_buffer_stdout};
 pub use fanmap_shm::socket::Socket;

@@ -90,6 +90,9 @@ pub struct ProcessConfig {
     /// How much memory of its own a worker may have at any time, in bytes, beyond what it began with: what goes past it is
     /// refused by the system, where it is asked for. `None` (the default): no limit.
     pub memory_limit: Option<u64>,
+    /// Whether workers get channels to an [`Outlet`](crate::bytes::Outlet) with their invitation, in front of the other
+    /// descriptors for the handler. `false` (the default): they write to the streams that they were started with.
+    pub output: bool,
     /// Whether all workers are started with the first task. `false` (the default): each when a task has nobody to run it.
     pub at_once: bool,
 }
@@ -104,6 +107,7 @@ impl Default for ProcessConfig {
             blob_bytes: blob_bytes(Limits::of_this_process().memory),
             max_memory: None,
             memory_limit: None,
+            output: false,
             at_once: false,
         }
     }

@@ -106,6 +106,8 @@ mod models;
 mod oom;
 #[cfg(not(loom))]
 mod outcome;
+#[cfg(not(loom))]
+mod output;
 mod queue;
 #[cfg(doctest)]
 mod refused;

@@ -255,7 +255,7 @@ impl Worker {
             Bell::new().unwrap(),
             Launched::default(),
             no_body(),
-            ledger,
+            (ledger, None),
             config,
         );
         state.seats.push(seat.unwrap());

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -144,7 +144,7 @@ impl Launcher {
         link: &Link,
         bells: (&Bell, &Bell),
         memories: Memories<'_>,
-        extra: &[OwnedFd],
+        extra: &[BorrowedFd<'_>],
     ) -> Result<Launched, Error> {
         let os = |cause| Error::os("start a worker process", cause);
         match (self, start) {

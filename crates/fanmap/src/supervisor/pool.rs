@@ -13,6 +13,7 @@ use fanmap_shm::word::MOST_TASKS;
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
 use crate::memory::{Load, Memory};
+use crate::output::Outlet;
 use crate::queue::{Joined, Pending};
 use crate::supervisor::job::{Broken, Forgotten, Function, Job, Packed, Place, Sink};
 use crate::supervisor::launcher::Start;
@@ -45,6 +46,8 @@ impl Pool {
         let config = config.checked()?;
         let bell = Arc::new(Bell::new().map_err(|cause| Error::os("make a doorbell", cause))?);
         let memory = Memory::create(config.blob_bytes / 2).map_err(|cause| Error::os("make shared memory", cause))?;
+        let outlet = config.output.then(Outlet::new).transpose();
+        let outlet = outlet.map_err(|cause| Error::os("make a doorbell", cause))?;
         let state = State::new(config.workers, config.at_once, start);
         Ok(Self {
             shared: Arc::new(Shared {
@@ -56,6 +59,7 @@ impl Pool {
                 turned: Event::new(),
                 forgotten: Arc::new(Forgotten::new()),
                 memory,
+                outlet: outlet.map(Arc::new),
                 config,
                 owner: std::process::id(),
             }),
@@ -87,6 +91,12 @@ impl Pool {
     #[must_use]
     pub fn memory(&self) -> &Arc<Memory> {
         &self.shared.memory
+    }
+
+    /// Where workers write to, if [`ProcessConfig::output`] asked for it.
+    #[must_use]
+    pub fn outlet(&self) -> Option<&Arc<Outlet>> {
+        self.shared.outlet.as_ref()
     }
 
     /// What workers that are started from now on are told first, and descriptors that go with it.
@@ -228,6 +238,9 @@ impl Pool {
             Some((state.start.take(), std::mem::take(&mut state.setup)))
         };
         drop(state);
+        if unused.is_some() {
+            self.shared.close_outlet();
+        }
         drop(unused);
         state::deliver(owed);
         self.shared.bell.ring();

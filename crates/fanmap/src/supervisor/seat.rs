@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::lost::{Death, Exit, WorkerLost};
 use crate::memory::{Lease, Ledger, Message};
 use crate::outcome::Outcome;
+use crate::output::Feed;
 use crate::supervisor::job::{Job, Packed, Place, Sink, same_sink};
 use crate::supervisor::launcher::Launched;
 use crate::supervisor::policy;
@@ -100,6 +101,8 @@ pub(super) struct Seat {
     calls: FrameWriter,
     replies: FrameReader,
     blobs: Ledger,
+    /// Where it writes to, until its end is settled.
+    _feed: Option<Feed>,
     in_flight: VecDeque<Sent>,
     /// How many tasks it has and has not answered for.
     load: usize,
@@ -122,7 +125,7 @@ impl Seat {
         bell: Bell,
         launched: Launched,
         setup: Body,
-        blobs: Ledger,
+        (blobs, feed): (Ledger, Option<Feed>),
         config: &ProcessConfig,
     ) -> Result<Self, Error> {
         let (calls, replies) = link
@@ -145,6 +148,7 @@ impl Seat {
             calls: FrameWriter::new(calls),
             replies: FrameReader::new(replies),
             blobs,
+            _feed: feed,
             in_flight: VecDeque::new(),
             load: 0,
             free_slots: (0..WORDS as u32).rev().collect(),

@@ -9,6 +9,7 @@ use fanmap_shm::event::Event;
 use crate::config::ProcessConfig;
 use crate::error::{Error, ErrorKind};
 use crate::memory::Memory;
+use crate::output::Outlet;
 use crate::supervisor::job::Forgotten;
 use crate::supervisor::state::State;
 
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) forgotten: Arc<Forgotten>,
     /// What functions and arguments are written to that are too large for the rings.
     pub(super) memory: Arc<Memory>,
+    /// Where workers write to, if they have that with their invitation.
+    pub(super) outlet: Option<Arc<Outlet>>,
     pub(super) config: ProcessConfig,
     /// The process that the pool belongs to. In a child that it forks, the lock may be held by a thread that is not there.
     pub(super) owner: u32,
@@ -41,6 +44,13 @@ impl Shared {
             ));
         }
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// No worker is left and none will come.
+    pub(super) fn close_outlet(&self) {
+        if let Some(outlet) = &self.outlet {
+            outlet.close();
+        }
     }
 
     /// A thread is about to wait for the end of a task: until it has, no end comes late.

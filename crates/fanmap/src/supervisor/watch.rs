@@ -214,9 +214,15 @@ impl Supervisor {
             max_memory: config.max_memory,
             memory_limit: config.memory_limit,
         };
-        let launched = launcher.launch(&self.start, who, &link, bells, memories, &setup.fds)?;
+        let feed = self.shared.outlet.as_ref().map(|outlet| outlet.open(who)).transpose();
+        let (feed, channels) = feed
+            .map_err(|cause| Error::os("make the channels that a worker writes to", cause))?
+            .unzip();
+        let channels = channels.iter().flatten();
+        let extra: Vec<_> = channels.chain(setup.fds.iter()).map(AsFd::as_fd).collect();
+        let launched = launcher.launch(&self.start, who, &link, bells, memories, &extra)?;
         let blobs = Ledger::new(results, Some(Arc::clone(&self.shared.bell)));
-        let mut seat = Seat::new(who, link, bell, launched, setup.body, blobs, config)?;
+        let mut seat = Seat::new(who, link, bell, launched, setup.body, (blobs, feed), config)?;
         let mut state = self.lock();
         if matches!(state.phase, Phase::Broken(_)) {
             // Those that were there have been ended meanwhile, and it would wait for work.
@@ -245,6 +251,7 @@ impl Supervisor {
             let setup = std::mem::take(&mut state.setup);
             drop(state);
             drop((start, setup));
+            shared.close_outlet();
             state = lock();
         }
         state.supervised = false;

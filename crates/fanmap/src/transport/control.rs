@@ -75,7 +75,7 @@ impl Invitation {
         link: &Link,
         (worker_bell, parent_bell): (&Bell, &Bell),
         memories: Memories<'_>,
-        extra: &[OwnedFd],
+        extra: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let parent = u64::from(std::process::id());
         let Memories { items, results, .. } = memories;
@@ -83,7 +83,7 @@ impl Invitation {
         let message = [key, index.into(), parent, memories.result_bytes, limits[0], limits[1]];
         let message = message.map(u64::to_ne_bytes).concat();
         let mut fds: Vec<BorrowedFd<'_>> = vec![link.as_fd(), worker_bell.as_fd(), parent_bell.as_fd(), items, results];
-        fds.extend(extra.iter().map(AsFd::as_fd));
+        fds.extend(extra);
         socket.send(&message, &fds)
     }
 
@@ -223,7 +223,7 @@ mod tests {
     fn an_invitation_arrives_with_all_its_descriptors() {
         let (ours, theirs) = Socket::pair().unwrap();
         let (link, one, two) = (Link::create().unwrap(), Bell::new().unwrap(), Bell::new().unwrap());
-        let extra = vec![Bell::new().unwrap().as_fd().try_clone_to_owned().unwrap()];
+        let extra = Bell::new().unwrap();
         let memories = Memories {
             items: link.as_fd(),
             results: link.as_fd(),
@@ -231,7 +231,7 @@ mod tests {
             max_memory: None,
             memory_limit: Some(9),
         };
-        Invitation::send(&ours, (9, 4), &link, (&one, &two), memories, &extra).unwrap();
+        Invitation::send(&ours, (9, 4), &link, (&one, &two), memories, &[extra.as_fd()]).unwrap();
         let (bytes, fds) = message(&theirs);
         let mut invitation = Invitation::read(&bytes, fds).unwrap();
         assert_eq!((invitation.key, invitation.index()), (9, 4));
