@@ -504,6 +504,35 @@ fn a_result_that_makes_no_sense_is_no_result_of_its_task() {
 }
 
 #[test]
+fn what_was_given_up_is_not_taken_back_though_its_worker_calls_it_waiting() {
+    let submit = Act::Submit {
+        tasks: 1,
+        limited: false,
+        blob: false,
+    };
+    let cancel = |kill| Act::Cancel {
+        of_limited: false,
+        kill,
+    };
+    let again = Act::Misstep {
+        slot: 0,
+        count: 1,
+        which: 0,
+    };
+    let acts = [
+        Act::Ready,
+        Act::Turn,
+        submit,
+        Act::Hear,
+        Act::Begin,
+        cancel(true),
+        again,
+        cancel(false),
+    ];
+    assert!(play(acts.map(|act| (0, act)).into()).is_ok());
+}
+
+#[test]
 fn workers_that_write_nonsense_before_they_start_a_task_are_not_replaced_for_ever() {
     let acts = [
         Act::Ready,

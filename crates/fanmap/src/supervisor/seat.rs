@@ -500,6 +500,9 @@ impl Seat {
             if left == 0 {
                 break;
             }
+            if self.in_flight[at].job.has_ended() {
+                continue; // as in `take_back_of`
+            }
             let keep = self.in_flight[at].limit.saturating_sub(left);
             let cut = self.cut_off(at, keep);
             left -= u32::try_from(cut.1.len()).unwrap_or(0).min(left);
@@ -521,7 +524,9 @@ impl Seat {
     pub(super) fn take_back_of(&mut self, sink: &Arc<dyn Sink>, give_up: bool) -> Vec<Cut> {
         let mut taken = Vec::new();
         for at in 0..self.in_flight.len() {
-            if !same_sink(&self.in_flight[at].job.sink, sink) {
+            let job = &self.in_flight[at].job;
+            // One that was given up may look as if it waited: its worker may write what it likes until it is gone.
+            if !same_sink(&job.sink, sink) || job.has_ended() {
                 continue;
             }
             self.in_flight[at].job.forgo();
