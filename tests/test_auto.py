@@ -20,7 +20,7 @@ from typing import Any
 
 import fanmap
 import pytest
-from fanmap import _measure
+from fanmap import _default, _measure
 from fanmap._choice import Measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,12 +110,70 @@ def test_computing_goes_to_processes() -> None:
     assert came[0][0] == os.getpid(), "the first ones are measured here"
 
 
+@pytest.mark.skipif(fanmap.cpu_count() < 2, reason="one core")
+def test_after_a_first_slow_item_no_other_is_done_here() -> None:
+    def slow(_: int) -> int:
+        until = time.thread_time() + 0.25
+        while time.thread_time() < until:
+            pass
+        return os.getpid()
+
+    first, *others = fanmap.map(slow, range(3))
+    assert first == os.getpid()
+    assert os.getpid() not in others
+
+
 def test_waiting_goes_to_threads_that_become_more() -> None:
     with fanmap.map(wait, itertools.repeat(0.005)) as results:
         for _ in results:
             if results.stats.workers > 8:
                 break
         assert results.stats.way == "threads"
+
+
+@pytest.mark.skipif(fanmap.cpu_count() < 2, reason="one core")
+def test_computing_that_was_said_to_release_the_lock_leaves_the_threads() -> None:
+    known(where, pair=2.0)
+    with fanmap.map(where, itertools.repeat(30_000)) as results:
+        for _ in results:
+            if results.stats.way == "processes":
+                break
+
+
+def test_what_other_threads_compute_is_not_taken_for_the_items() -> None:
+    known(wait, wall=0.01, cpu=1e-4)
+    over = threading.Event()
+
+    def compute_on() -> None:
+        while not over.is_set():
+            compute(1000)
+
+    other = threading.Thread(target=compute_on)
+    other.start()
+    try:
+        results = fanmap.map(wait, [0.01] * 1000)
+        assert len(list(results)) == 1000
+        assert results.stats.way == "threads"
+    finally:
+        over.set()
+        other.join()
+
+
+def test_no_worker_is_started_for_what_one_tiny_call_took() -> None:
+    fanmap.shutdown()
+    with fanmap.map(compute, [3000] * 100_000) as results:
+        next(results)
+        assert "processes" not in _default._warm
+
+
+def test_slow_items_that_stay_here_are_not_all_timed() -> None:
+    def caller(rounds: int) -> str:
+        compute(rounds)
+        return sys._getframe(1).f_code.co_filename
+
+    known(caller, refusal="it is said that it cannot be sent")
+    callers = list(fanmap.map(caller, [100_000] * 20))
+    assert callers.count(__file__) >= 5, "a plain map has no Python code of ours between its caller and the function"
 
 
 def test_nothing_runs_twice_and_nothing_is_left_out_whichever_way_it_goes(tmp_path: Any) -> None:
@@ -170,10 +228,16 @@ def test_tiny_items_that_become_slow_leave_the_calling_thread() -> None:
 def test_a_way_that_was_wrong_is_left_once_and_order_is_kept(ordered: bool) -> None:
     # It is said to be cheap to send, and is not.
     known(len)
-    items = [list(range(k, k + 50_000)) for k in range(300)]
-    results = fanmap.map(len, items, ordered=ordered)
-    assert list(results) == [50_000] * 300
-    assert results.stats.way != "processes"
+    sizes = [50_000 + k for k in range(10)]
+    came: list[int] = []
+    with fanmap.map(len, itertools.cycle([[0.5] * size for size in sizes]), ordered=ordered) as results:
+        for size in results:
+            came.append(size)
+            if results.stats.way != "processes":
+                break
+        came.extend(itertools.islice(results, 300))
+    assert results.stats.way == "serial"
+    assert not ordered or came == list(itertools.islice(itertools.cycle(sizes), len(came)))
 
 
 @pytest.mark.parametrize("options", [{"timeout": LIMIT}, {"retries": 1}])

@@ -27,6 +27,7 @@ WAITING: dict[str, Any] = dict(wall=50e-3, cpu=1e-3, items=1, left=200, cores=2)
         ("one worker", PLAIN | {"workers": 1}, "serial"),
         ("it releases the lock", PLAIN | {"pair": 1.9}, "threads"),
         ("it releases the lock and is dear to send", PLAIN | {"pair": 1.9, "copy": 4e-3}, "threads"),
+        ("whether it releases the lock is not clear", PLAIN | {"pair": 1.19, "left": 20}, "serial"),
         ("it cannot be sent", PLAIN | {"refusal": "a lock"}, "serial"),
         ("it cannot be sent and releases the lock", PLAIN | {"refusal": "a lock", "pair": 1.9}, "threads"),
         ("arguments are too dear to send", PLAIN | {"copy": 5e-3}, "serial"),

@@ -4,9 +4,9 @@ It is a row of lanes, its *legs*, of which the last one takes the items. When th
 leg before finishes there, and is handed out first; nothing runs twice. The legs are:
 
 1. *Alone*: an item at a time, in the calling thread; or, with an option that rules that out, in one thread of a pool.
-   Each is timed, until it is known to be tiny: then the map runs as a plain one for some milliseconds, without a look
-   at the clocks, before the next item is timed (`Stash` in the binding). Worker processes that will pay are started
-   meanwhile, and the items go on here until the first of them is there.
+   Each is timed, until it is known to be tiny or the calling thread is chosen: then the map runs as a plain one for
+   some milliseconds, without a look at the clocks, before the next item is timed (`Stash` in the binding). Worker
+   processes that will pay are started meanwhile, and the items go on here until the first of them is there.
 2. *Trial*: two threads of a pool. If they are no faster than one, the way goes back to the first leg or on.
 3. *Parallel*: threads or processes. Of work that waits, the threads become more while that brings more results. If it
    turns out slower than the calling thread would be (`_was_wrong`), the way is decided anew: once.
@@ -21,7 +21,7 @@ after it has put it into the row.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter, process_time, thread_time
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any
 
 from . import _choice, _default, _measure, _native, _outcome
@@ -41,12 +41,15 @@ __all__ = ["AutoLane"]
 # An item that takes less, in seconds, is tiny: timing each would be felt.
 _TINY = 1e-3
 
-# For how long a map of tiny items runs without a look at the clocks, in seconds. Less, and the looks are felt; more,
-# and slow items that come later stay in the calling thread for longer.
+# For how long a map in the calling thread runs without a look at the clocks, in seconds. Less, and the looks are felt;
+# more, and slow items that come later stay there for longer.
 _PLAIN = 0.008
 
 # Of how many items the time of a plain map tells something.
 _MANY = 10
+
+# How many tiny items must have been timed, where no plain map tells. Fewer, and workers start for what chance said.
+_FEW = 3
 
 # How long a run of tiny items may take that is done ahead of the consumer, where the map cannot be a plain one.
 _AHEAD = 5e-4
@@ -76,7 +79,8 @@ class _Leg:
         self.taken = 0
         # Seconds in which the map was at it, not the consumer.
         self.spent = 0.0
-        self.process = 0.0
+        # Seconds of them in which the calling thread encoded and decoded.
+        self.sending = 0.0
         # What it had done with its first outcome.
         self.busy = 0.0
         self.first = 0
@@ -105,6 +109,8 @@ class AutoLane:
         self._quiet: Quiet | None = None
         self._threads = 0
         self._growing = False
+        # What the items compute, over threads.
+        self._computing: _measure.Computing | None = None
         # Sums over the items that were timed: how many, and the seconds. Old ones fade.
         # Where the calling thread is ruled out: what times the items in the one thread, and the item that is there.
         self._alone: _measure.Timed | None = None
@@ -158,11 +164,16 @@ class AutoLane:
         elif self._changes == 0 and leg.spent > _JUDGED and self._was_wrong(leg):
             self._changes = 1
             self._decide()
-            if self.choice is not None and self.choice.way != leg.way:
+            if _choice.worth_trying(self.seen):
+                self.try_two()
+            elif self.choice is not None and self.choice.way != leg.way:
                 self._go(self.choice)
         if self._growing:
             self._grow(self._legs[-1])
         room = self._legs[-1].lane.room()
+        if self.trial is not None:
+            # Few, since what is under way stays with the two threads when their trial is over.
+            room = min(room, max(self._tried_together() - leg.lane.outstanding(), 0))
         if self._flow.window is not None:
             room = min(room, max(self._flow.window - self.outstanding(), 0))
         return room
@@ -177,7 +188,7 @@ class AutoLane:
         else:
             leg.lane.send(items, index)
         self._index = index + len(items)
-        leg.spent += perf_counter() - began
+        self._count_sending(leg, began)
 
     def poll(self, stash: _native.Stash | None, /) -> Came | None:
         for leg in tuple(self._legs):
@@ -207,8 +218,13 @@ class AutoLane:
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
         began = perf_counter()
         values = self._came.values(payload, index, count)
-        self._legs[-1].spent += perf_counter() - began
+        self._count_sending(self._legs[-1], began)
         return values
+
+    def _count_sending(self, leg: _Leg, began: float) -> None:
+        took = perf_counter() - began
+        leg.spent += took
+        leg.sending += took
 
     def failure(self, kind: int, payload: Any, index: int) -> BaseException:
         return self._came.failure(kind, payload, index)
@@ -255,10 +271,17 @@ class AutoLane:
 
     def plain_for(self) -> float:
         """For how many seconds the map may run as a plain one; 0 if it may not."""
-        if self.way != "serial" or self.seen.not_here or len(self._legs) > 1 or not 0 < self.seen.wall < _TINY:
+        if self.way != "serial" or self.seen.not_here or len(self._legs) > 1 or not (self._is_tiny() or self._stays()):
             return 0.0
         self._plain_since, self._plain_began = perf_counter(), thread_time()
         return _PLAIN
+
+    def _is_tiny(self) -> bool:
+        return 0 < self.seen.wall < _TINY
+
+    def _stays(self) -> bool:
+        """Whether the calling thread was chosen, and not for want of a better look."""
+        return self.choice is not None and self.choice.way == "serial" and (self._known or self._timed >= _FEW)
 
     def counted(self, count: int) -> None:
         """So many items were done by a plain map."""
@@ -322,12 +345,16 @@ class AutoLane:
             wall, cpu = self._wall / self._timed, self._cpu / self._timed
         items = max(self.seen.items, self._index)
         self.seen = self.seen._replace(wall=wall, cpu=cpu, items=items, left=left)
-        if _choice.expected(self.seen) * wall < _WORTH and not self.seen.not_here:
+        if self._is_thin() or (_choice.expected(self.seen) * wall < _WORTH and not self.seen.not_here):
             return False
         if not self.seen.cores:
             # It reads files.
             self.seen = self.seen._replace(cores=cpu_count())
         return True
+
+    def _is_thin(self) -> bool:
+        """Whether too little was seen of tiny items: one call tells of chance and of what the first call does."""
+        return not self._known and self.seen.wall < _TINY and not self._plain_each and self._timed < _FEW
 
     def _decide(self) -> None:
         self._is_worth_a_thought()
@@ -345,10 +372,9 @@ class AutoLane:
             self._decide()
         if not self._lasts:
             return
-        if not self._starting and _choice.worth_starting(self.seen):
-            self._start_processes()
         if _choice.worth_trying(self.seen):
             return self.try_two()
+        self._start_if_worth_it()
         choice = self.choice
         if choice is None or choice.way == "serial":
             return
@@ -356,11 +382,16 @@ class AutoLane:
             return  # it goes on here until the first of them is there
         self._go(choice)
 
+    def _tried_together(self) -> int:
+        """How many items are under way in a trial: as many as keep two threads busy."""
+        return max(_choice.TRIAL_ITEMS, int(_AHEAD / max(self.seen.wall, 1e-9)))
+
     def _end_trial(self, trial: _measure.Timed) -> None:
         took = trial.took[:]
         if len(took) < _choice.TRIAL_ITEMS or sum(wall for wall, _, _ in took) < 0.02:
             return
         self.end_trial()
+        self._start_if_worth_it()
         assert self.choice is not None
         if self.choice.way == "serial" or (
             self.choice.way == "processes" and not self._is_ready() and self.seen.wall < _NO_WAIT
@@ -385,16 +416,19 @@ class AutoLane:
             return False
         each = leg.spent / taken
         if leg.way == "processes":
-            alone = (leg.lane.spent()[0] - leg.busy) / taken
+            # Workers decode what was encoded here, which takes about as long, and is no work of the function's.
+            alone = max(leg.lane.spent()[0] - leg.busy - leg.sending, 0.0) / taken
             if each <= 1.2 * alone:
                 return False
             self.seen = self.seen._replace(wall=alone, cpu=alone, dear=True)
         else:
-            cpu = (process_time() - leg.process) / taken
             # One core's worth is what the interpreter's lock allows.
-            if not self.seen.locked or not 0.85 * each < cpu < 1.15 * each or not _choice.is_waiting(self.seen):
+            cpu = 0.0 if self._computing is None else self._computing.each()
+            if not self.seen.locked or cpu > 1.15 * each:
                 return False
-            self.seen = self.seen._replace(wall=cpu, cpu=cpu, pair=1.0)
+            if _choice.is_waiting(self.seen) and (cpu < 0.85 * each or cpu < 2 * self.seen.cpu):
+                return False  # it waits, or computes no more than was foreseen
+            self.seen = self.seen._replace(wall=cpu, cpu=cpu, pair=None)
         self._timed = 0.0
         return True
 
@@ -439,7 +473,8 @@ class AutoLane:
             if not waits:
                 self._be_quiet(choice.workers)
             pool = self._pool("many threads" if choice.workers > 4 else "threads")
-            self._open(lane_over_threads(pool, self._fn, self._flow, workers=self._threads), "threads")
+            self._computing = _measure.Computing(self._fn)
+            self._open(lane_over_threads(pool, self._computing, self._flow, workers=self._threads), "threads")
 
     def _grow(self, leg: _Leg) -> None:
         """More threads, as long as they bring more results."""
@@ -476,8 +511,7 @@ class AutoLane:
         kind, payload, index, count = came
         if not leg.taken:
             # Workers had to start, perhaps; from here on it counts.
-            leg.spent = 0.0
-            leg.process = process_time() if leg.way == "threads" else 0.0
+            leg.spent = leg.sending = 0.0
             leg.busy = leg.lane.spent()[0]
             leg.first = count
         leg.taken += count
@@ -498,7 +532,9 @@ class AutoLane:
             self._pools[name] = _default.pool(name, Wanted(workers=self.seen.workers))
         return self._pools[name][0]
 
-    def _start_processes(self) -> None:
+    def _start_if_worth_it(self) -> None:
+        if self._starting or not _choice.worth_starting(self.seen):
+            return
         self._starting = True
         pool: ProcessPoolExecutor = self._pool("processes")
         pool._start_ahead(self._fn)

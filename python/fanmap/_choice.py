@@ -41,6 +41,10 @@ _WAKE = 1e-4
 # measurement; more, and gains are left lying.
 _GAIN = 0.85
 
+# How many threads' work two threads must have done in their trial. Less, and chance sends Python code to threads; more,
+# and work that releases the interpreter's lock for a part of its time stays in one.
+_CLEAR = 1.2
+
 # The most threads for work that waits. Fewer, and fast answers are waited for one after the other; more, and whoever
 # answers is overrun, and each costs a stack.
 MOST_THREADS = 64
@@ -161,7 +165,8 @@ def _over_threads(seen: Measured, count: int, workers: int) -> float:
     together = float(min(workers, seen.cores))
     if seen.locked:
         # What one more thread adds is what the second one added.
-        together = 1 + ((seen.pair or 1.0) - 1.0) * (together - 1)
+        pair = seen.pair if seen.pair is not None and seen.pair > _CLEAR else 1.0
+        together = 1 + (pair - 1.0) * (together - 1)
     computing = count * (seen.cpu / together + _CALL["threads"])
     return _WAKE + max(computing, math.ceil(count / workers) * seen.wall)
 
@@ -199,7 +204,7 @@ def _why_threads(seen: Measured) -> str:
         return "it waits for most of the time, and many threads can wait at once"
     if not seen.locked:
         return "in this Python threads compute at the same time, and nothing has to be sent"
-    if (seen.pair or 1.0) > 1.2:
+    if (seen.pair or 1.0) > _CLEAR:
         return "it releases the interpreter's lock: two threads were faster than one, and nothing has to be sent"
     if seen.refusal:
         return f"{seen.not_here} rules out the calling thread, and it cannot go to processes: {seen.refusal}"

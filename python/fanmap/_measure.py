@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import resource
 import sys
+from collections import deque
 from collections.abc import Callable
 from time import perf_counter, process_time, thread_time
 from types import MethodType
@@ -19,7 +20,7 @@ from ._fixed import Fixed
 if TYPE_CHECKING:
     from pickle import PickleBuffer
 
-__all__ = ["Clocks", "Sending", "Timed", "is_locked", "keep", "recall", "said", "sending"]
+__all__ = ["Clocks", "Computing", "Sending", "Timed", "is_locked", "keep", "recall", "said", "sending"]
 
 # Seconds for a byte that is copied into shared memory and out of it.
 _BYTE = 0.3e-9
@@ -57,6 +58,27 @@ class Clocks:
 
 def _times_slept() -> int:
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+class Computing:
+    """A function that notes the processor time of its last calls, each in its own thread: what other threads of the
+    process compute meanwhile is not in it."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
+        self._took: deque[float] = deque(maxlen=32)
+
+    def __call__(self, *args: Any) -> Any:
+        began = thread_time()
+        try:
+            return self._fn(*args)
+        finally:
+            self._took.append(thread_time() - began)
+
+    def each(self) -> float:
+        """Seconds for a call."""
+        took = self._took.copy()
+        return sum(took) / len(took) if took else 0.0
 
 
 class Timed:
