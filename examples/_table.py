@@ -69,8 +69,11 @@ class Race:
         """
         print(f"{how}: {len(items)} items ...", flush=True)
         started = time.perf_counter()
-        tasks = list(mapper(partial(seen, fn), items, **options))
+        results = mapper(partial(seen, fn), items, **options)
+        tasks = list(results)
         seconds = time.perf_counter() - started
+        if stats := getattr(results, "stats", None):
+            print(f"{how}: went over {stats.way}", flush=True)
         self._first = self._first or seconds
         self._rows.append(row(how, seconds, self._first, tasks))
         return [task.value for task in tasks]

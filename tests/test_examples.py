@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fanmap
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -14,6 +15,8 @@ WAYS = {
     "crunch.py": {"serial", "fanmap.map"},
     "scrape.py": {"serial", "fanmap.map"},
 }
+# The way that a map goes in it with no executor named.
+CHOSEN = {"crunch.py": "processes", "scrape.py": "threads"}
 
 
 def run(example: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -59,6 +62,8 @@ def test_an_example_runs_shows_its_table_and_leaves_nothing(example: str, tmp_pa
     table = cells(done.stdout)
     assert set(table) == WAYS[example]
     assert table["serial"][0] == "1"
+    way = CHOSEN.get(example)
+    assert way is None or fanmap.cpu_count() < 2 or f"fanmap.map: went over {way}\n" in done.stdout
 
 
 def test_the_first_lesson_says_who_handled_which_record(tmp_path: Path) -> None:

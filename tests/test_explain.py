@@ -9,6 +9,8 @@ import time
 import fanmap
 import pytest
 from conftest import children
+from fanmap._choice import Measured
+from fanmap._explain import account
 
 lock = threading.Lock()
 
@@ -49,6 +51,19 @@ def test_it_tells_of_waiting(capsys: pytest.CaptureFixture[str]) -> None:
     said = told(capsys)
     assert said["chosen"].startswith("threads, up to ")
     assert "waiting" in said["an item"]
+
+
+def test_an_account_is_of_the_measurements_alone() -> None:
+    seen = Measured(wall=5e-3, cpu=5e-3, items=16, left=1000, cores=2, copy=1e-5, bytes=16, pair=1.0)
+    said = account("compute", 1000, seen)
+    assert "would take    processes 2.58 s, serial 5 s, threads 5.01 s\n" in said
+    assert "chosen        processes, 2: it computes" in said
+    said = account("compute", 1000, seen._replace(refusal="it holds a lock"))
+    assert "sending       impossible: it holds a lock\n" in said
+    assert "chosen        serial: two threads are no faster than one, and it cannot go to processes" in said
+    assert "would change  if it could be sent: processes" in said
+    said = account("compute", 1000, seen._replace(refusal="it holds a lock", pair=1.9))
+    assert "chosen        threads, 2: it releases the interpreter's lock" in said
 
 
 def test_it_tells_what_would_change_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
