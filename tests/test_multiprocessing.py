@@ -251,9 +251,9 @@ SHARED = """
     import fanmap
 
 
-    def attach(name):
+    def attach(name, at):
         segment = shared_memory.SharedMemory(name=name)
-        segment.buf[0] += 1
+        segment.buf[at] += 1
         segment.close()
 
 
@@ -261,9 +261,9 @@ SHARED = """
         segment = shared_memory.SharedMemory(create=True, size=10)
         context = multiprocessing.get_context({way!r}) if {way!r} != "default" else None
         with fanmap.ProcessPoolExecutor(2, context) as pool:
-            list(pool.map(attach, [segment.name] * 5))
+            list(pool.map(attach, [segment.name] * 5, range(5)))
         again = shared_memory.SharedMemory(name=segment.name)
-        print(again.buf[0])
+        print(sum(again.buf[:5]))
         again.close()
         segment.close()
         segment.unlink()

@@ -44,6 +44,9 @@ __all__ = ["Output"]
 
 _MESSAGE = 0
 
+# No stream; one that is `None` is inherited.
+_UNKNOWN = object()
+
 # How many seconds an outcome waits for a stream that another thread writes to. Shorter, and results overtake output
 # where the stream is slow; longer, and one that is stuck holds up the program.
 _PATIENCE = 1.0
@@ -65,7 +68,7 @@ class Output:
         self.behavior = b""
         self._tagged = False
         # The streams that were found to be those that workers have: they remain so.
-        self._inherited: tuple[Any, Any] = (self, self)
+        self._inherited: tuple[Any, Any] = (_UNKNOWN, _UNKNOWN)
         self._context = contextvars.Context()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
