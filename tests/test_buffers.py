@@ -7,17 +7,19 @@ import itertools
 import os
 import pickle
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import fanmap
 import numpy as np
 import pytest
-from _scripts import Gate, good
+from _scripts import LIMIT, Gate, good
 from fanmap._fixed import fix
 
 # Past the size at which a buffer travels out of band (`_raw.LARGE`), and small enough to send many.
 SIZE = 200_000
+MEBIBYTE = 1 << 20
 KEPT: list[Any] = []
 
 
@@ -237,6 +239,65 @@ def hold_until_told(name: str, array: Any, told: str) -> Any:
         gate.read()
     Path(told).write_text(str(float(array.sum())))
     return array
+
+
+def large_and_counted(item: int, directory: Path) -> bytes:
+    (directory / str(item)).touch()
+    return bytes([item]) * (4 * MEBIBYTE)
+
+
+def counted(directory: Path, count: int) -> int:
+    """How many calls there were, once there were so many."""
+    until = time.monotonic() + LIMIT
+    while (found := len(os.listdir(directory))) < count:
+        assert time.monotonic() < until, f"{found} calls, and no more"
+        time.sleep(0.01)
+    return found
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_results_do_not_pile_up_before_a_consumer_that_is_slow(ordered: bool, tmp_path: Path) -> None:
+    """Of the 64 items that are sent at first, no more are done than 64 MiB of results, and what workers have already."""
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        function = functools.partial(large_and_counted, directory=tmp_path)
+        results = fanmap.map(function, range(100), executor=pool, ordered=ordered)
+        first = next(results)
+        counted(tmp_path, 16)
+        for _ in range(20):  # other calls go past what waits
+            assert pool.submit(abs, -1).result() == 1
+        time.sleep(0.1)
+        assert counted(tmp_path, 16) < 50
+        came = [first[0], *(one[0] for one in results)]
+    assert came == list(range(100)) if ordered else sorted(came) == list(range(100))
+
+
+def test_a_pool_that_shuts_down_does_what_it_was_sent_though_nobody_takes_results(tmp_path: Path) -> None:
+    pool = fanmap.ProcessPoolExecutor(2)
+    results = fanmap.map(functools.partial(large_and_counted, directory=tmp_path), range(100), executor=pool)
+    assert next(results)[0] == 0
+    counted(tmp_path, 16)
+    pool.shutdown()
+    done = counted(tmp_path, 50)
+    results.close()
+    assert counted(tmp_path, 0) == done
+
+
+def test_large_items_do_not_leave_a_worker_idle(tmp_path: Path) -> None:
+    """An item is more than may be under way, and yet each worker has one: they meet."""
+    items = [(index, bytes(65 * MEBIBYTE)) for index in range(2)]
+    with fanmap.ProcessPoolExecutor(2) as pool:
+        meet = functools.partial(meets, directory=tmp_path)
+        assert list(fanmap.map(meet, items, executor=pool)) == [65 * MEBIBYTE] * 2
+
+
+def meets(item: tuple[int, bytes], directory: Path) -> int:
+    """Ends when a call with the other item has begun."""
+    (directory / str(item[0])).touch()
+    until = time.monotonic() + LIMIT
+    while not (directory / str(1 - item[0])).exists():
+        assert time.monotonic() < until, "it is alone"
+        time.sleep(0.01)
+    return len(item[1])
 
 
 def test_a_negative_bound_is_refused() -> None:

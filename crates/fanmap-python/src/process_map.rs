@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use fanmap::bytes::{self, End, Retries, Sink, Wanted};
+use fanmap::map::Brake;
 use fanmap::map::ordered::{Ordered, Popped};
 use fanmap::map::window::{Window, items_for_encoded, items_together, run_for};
 
@@ -25,9 +26,13 @@ use crate::processes::{self, Function, ProcessPool, Terms, TermsOfTasks};
 use crate::stash::Stash;
 use crate::wait;
 
-/// How many encoded bytes of items and results may be under way at a time. Less would make maps over large arrays wait for
-/// each other; more is memory that the user never asked to spend.
-const WINDOW_BYTES: usize = 64 << 20;
+/// How many encoded bytes of items and results may be under way at a time, for each worker. Less would make maps over large
+/// arrays wait for each other; more is memory that the user never asked to spend.
+const WORKER_BYTES: usize = 32 << 20;
+
+fn bytes_for(workers: usize) -> usize {
+    workers.saturating_mul(WORKER_BYTES)
+}
 
 /// What became of items.
 enum Put {
@@ -48,6 +53,8 @@ struct Shared {
     received: AtomicU64,
     /// How many items a worker is sent at a time, at least.
     together: u32,
+    /// Where the user set no bound: it holds what was sent while too much of what came was not popped.
+    brake: Option<Brake>,
 }
 
 /// A map under way.
@@ -83,6 +90,7 @@ impl ProcessRun {
         ordered: bool,
         terms: Option<&Terms>,
     ) -> Self {
+        let workers = pool.get().pool().max_workers();
         let shared = Arc::new(Shared {
             results: if ordered {
                 Ordered::new()
@@ -94,10 +102,11 @@ impl ProcessRun {
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
             together,
+            brake: window.is_none().then(|| Brake::new(workers, bytes_for(workers))),
         });
         let function = Arc::clone(&function.function);
         Self {
-            workers: pool.get().pool().max_workers(),
+            workers,
             pool,
             sink: Arc::new(PutEnds {
                 sizes: Mutex::default(),
@@ -119,7 +128,9 @@ impl ProcessRun {
         let together = self.shared.together as usize;
         let window = self.window.unwrap_or_else(|| Window {
             max_items: items_together(items_for_encoded(self.workers, mean), self.workers, together),
-            max_bytes: WINDOW_BYTES,
+            max_bytes: bytes_for(self.workers),
+            // One for each, and one that is read: a worker that waits for nothing but room for large items is wasted.
+            least_items: self.workers + 1,
         });
         let (items, bytes) = (
             self.shared.results.outstanding(),
@@ -210,14 +221,20 @@ impl ProcessRun {
 
 impl ProcessRun {
     fn tell<'py>(&self, py: Python<'py>, put: Put, items: Range<u64>) -> PyResult<Bound<'py, PyTuple>> {
+        let count = items.end - items.start;
+        let (came, size) = match &put {
+            Put::End(_, size) => (count as usize, *size),
+            Put::Error(_) => (0, 0),
+        };
+        self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
+        if self.shared.brake.as_ref().is_some_and(|brake| brake.taken(came, size)) {
+            self.pool.get().pool().resume();
+        }
         let (kind, payload) = match put {
-            Put::End(end, size) => {
-                self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
-                convert::end(py, end)?
-            }
+            Put::End(end, _) => convert::end(py, end)?,
             Put::Error(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
         };
-        (kind as u8, payload, items.start, items.end - items.start).into_pyobject(py)
+        (kind as u8, payload, items.start, count).into_pyobject(py)
     }
 }
 
@@ -264,6 +281,9 @@ impl Sink for PutEnds {
         self.shared.bytes.fetch_add(size, Ordering::Relaxed);
         self.shared.received.fetch_add(size as u64, Ordering::Relaxed);
         self.answered(first, count);
+        if let Some(brake) = &self.shared.brake {
+            brake.came(count as usize, size);
+        }
         self.shared.results.put(first, u64::from(count), Put::End(end, size));
     }
 
@@ -281,6 +301,11 @@ impl Sink for PutEnds {
 
     fn together(&self) -> u32 {
         self.shared.together
+    }
+
+    fn holds(&self, first: u64, count: u32) -> bool {
+        let needed = || self.shared.results.needs(first, u64::from(count));
+        self.shared.brake.as_ref().is_some_and(|brake| brake.holds(needed))
     }
 
     fn took(&self, nanos: u64, _count: u32) {

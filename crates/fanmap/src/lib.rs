@@ -78,6 +78,7 @@
 // For loom only the queue is there, and its models are all that uses it.
 #![cfg_attr(loom, allow(dead_code, missing_docs, rustdoc::broken_intra_doc_links))]
 
+mod brake;
 #[cfg(not(loom))]
 mod buffer;
 #[cfg(not(loom))]

@@ -6,6 +6,7 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
+use crate::brake::Brake;
 use crate::flow::{Items, Results};
 use crate::lend::{Places, lending};
 use crate::queue::{Joined, Next, Offer, Pending, Place, Queue};
@@ -243,4 +244,26 @@ fn a_waiting_consumer_gets_every_result_of_a_map_in_order() {
             helpers.into_iter().for_each(|helper| helper.join().unwrap());
         });
     }
+}
+
+/// The supervisor asks for the second task, which the consumer will wait for, while the consumer takes the first's result.
+#[test]
+fn what_a_brake_holds_is_looked_at_again() {
+    loom::model(|| {
+        let (brake, head) = (Arc::new(Brake::new(1, 10)), Arc::new(AtomicUsize::new(0)));
+        brake.came(1, 20);
+        brake.came(1, 20);
+        let consumer = {
+            let (brake, head) = (Arc::clone(&brake), Arc::clone(&head));
+            thread::spawn(move || {
+                head.store(1, Ordering::Relaxed);
+                brake.taken(1, 20)
+            })
+        };
+        let holds = || brake.holds(|| head.load(Ordering::Relaxed) == 1);
+        let held = holds();
+        let asked_again = consumer.join().unwrap();
+        assert!(!held || asked_again, "the task waits, and nobody looks");
+        assert!(!holds(), "the consumer waits for it");
+    });
 }

@@ -55,6 +55,11 @@ fn worker_entry() {
         let invitation = fanmap::bytes::accept().unwrap().unwrap();
         let _ = fanmap::bytes::serve(invitation, &mut Deadly);
     }
+    if std::env::var_os("FANMAP_TEST_IDLE").is_some() {
+        let invitation = fanmap::bytes::accept().unwrap().unwrap();
+        let _ = fanmap::bytes::serve(invitation, &mut Idle);
+        std::process::exit(0);
+    }
     fanmap::init();
 }
 
@@ -74,6 +79,93 @@ impl Handler for Deadly {
 
     fn run(&mut self, _: u64, _: Message, _: &mut Chunk<'_>) -> Result<(), fanmap::Error> {
         unreachable!("it has ended")
+    }
+}
+
+/// A worker that has done each task when it starts it.
+struct Idle;
+
+impl Handler for Idle {
+    fn setup(&mut self, _: Vec<u8>) -> Result<(), Vec<u8>> {
+        Ok(())
+    }
+
+    fn define(&mut self, _: u64, _: Message) {}
+
+    fn forget(&mut self, _: u64) {}
+
+    fn run(&mut self, _: u64, _: Message, chunk: &mut Chunk<'_>) -> Result<(), fanmap::Error> {
+        while chunk.start(self).is_some() {
+            chunk.ended();
+            chunk.values(self, 1, Vec::new())?;
+        }
+        Ok(())
+    }
+}
+
+/// What makes a worker out of this test binary, with a variable of its environment that says which.
+fn worker_with(variable: &'static str) -> Start {
+    Start::Direct(Box::new(move || {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["worker_entry", "--exact", "--nocapture", "--test-threads=1"]);
+        command.env(variable, "1");
+        command
+    }))
+}
+
+/// Tells a test which of its tasks have ended, and holds all but one of them until it is told not to.
+struct Holds {
+    needed: u64,
+    holds: std::sync::atomic::AtomicBool,
+    told: mpsc::Sender<u64>,
+}
+
+impl Sink for Holds {
+    fn finished(&self, first: u64, count: u32, end: End) {
+        assert!(matches!(end, End::Outcome(fanmap::Outcome::Value(_))), "{end:?}");
+        (first..first + u64::from(count)).for_each(|key| self.told.send(key).unwrap());
+    }
+
+    fn holds(&self, first: u64, count: u32) -> bool {
+        self.holds.load(std::sync::atomic::Ordering::SeqCst)
+            && !(first..first + u64::from(count)).contains(&self.needed)
+    }
+}
+
+#[test]
+fn what_is_held_back_waits_in_the_queue_and_others_pass_it() {
+    for closes in [false, true] {
+        let config = ProcessConfig {
+            workers: 1,
+            ..Default::default()
+        };
+        let pool = fanmap::bytes::Pool::new(config, worker_with("FANMAP_TEST_IDLE")).unwrap();
+        let function = pool.function("f", Vec::new()).unwrap();
+        let (told, heard) = mpsc::channel();
+        let sink = |needed, holds: bool| {
+            std::sync::Arc::new(Holds {
+                needed,
+                holds: holds.into(),
+                told: told.clone(),
+            })
+        };
+        let (held, free) = (sink(2, true), sink(0, false));
+        for key in 0..4 {
+            pool.submit_run(&function, Vec::new(), 1, held.clone(), key).unwrap();
+        }
+        pool.submit_run(&function, Vec::new(), 1, free.clone(), 9).unwrap();
+        assert_eq!([heard.recv().unwrap(), heard.recv().unwrap()], [2, 9]);
+        assert!(heard.try_recv().is_err());
+        if closes {
+            pool.close(Pending::Finish);
+        } else {
+            held.holds.store(false, std::sync::atomic::Ordering::SeqCst);
+            pool.resume();
+        }
+        let rest: Vec<u64> = (0..3).map(|_| heard.recv().unwrap()).collect();
+        assert_eq!(rest, [0, 1, 3]);
+        pool.close(Pending::Finish);
+        assert_eq!(pool.join(None), Joined::All);
     }
 }
 
@@ -146,14 +238,8 @@ fn why_broken(workers: usize, start: Start) -> String {
 
 #[test]
 fn workers_that_end_before_they_start_a_task_are_not_replaced_for_ever() {
-    let deadly = || {
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-        command.args(["worker_entry", "--exact", "--nocapture", "--test-threads=1"]);
-        command.env("FANMAP_TEST_DEADLY", "1");
-        command
-    };
     for workers in 1..3 {
-        let reason = why_broken(workers, Start::Direct(Box::new(deadly)));
+        let reason = why_broken(workers, worker_with("FANMAP_TEST_DEADLY"));
         assert!(reason.contains(&format!("{} times", 3 * workers)), "{reason}");
         assert!(reason.contains("exit code 7"), "{reason}");
     }

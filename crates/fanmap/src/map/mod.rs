@@ -34,6 +34,7 @@ use crate::flow::{GATHER, Results};
 use fanmap_shm::event::Wake;
 use window::{Window, items_for};
 
+pub use crate::brake::Brake;
 pub use scope::{Scope, scope};
 pub use threads::{FanMap, map};
 pub use vec::{Split, map_vec};

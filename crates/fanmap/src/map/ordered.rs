@@ -115,6 +115,12 @@ impl<T> Ordered<T> {
         }
     }
 
+    /// Whether the consumer can get nothing before one of `count` items from `first` on.
+    #[must_use]
+    pub fn needs(&self, first: u64, count: u64) -> bool {
+        self.order().needs(first, count)
+    }
+
     /// How many places are reserved and not popped.
     #[must_use]
     pub fn outstanding(&self) -> usize {

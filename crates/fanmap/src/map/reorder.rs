@@ -100,6 +100,12 @@ impl<T> Reorder<T> {
         !self.in_order || first == self.left
     }
 
+    /// Whether the head is one of `count` items from `first` on, and no other value will do.
+    #[must_use]
+    pub fn needs(&self, first: u64, count: u64) -> bool {
+        self.in_order && (first..first.saturating_add(count)).contains(&self.left)
+    }
+
     /// How many places are reserved and not popped.
     #[must_use]
     pub fn outstanding(&self) -> usize {
@@ -169,7 +175,7 @@ mod tests {
         let mut order = Reorder::as_they_come();
         assert_eq!(order.reserve(6), 0);
         assert_eq!(order.put(3, 2, 'b'), None);
-        assert!(order.is_awaited(5) && order.head_is_ready());
+        assert!(order.is_awaited(5) && order.head_is_ready() && !order.needs(0, 6));
         assert_eq!(order.put(4, 2, 'x'), Some('x'), "filled already");
         assert_eq!(order.put(5, 2, 'x'), Some('x'), "never reserved");
         assert_eq!(order.pop_head(), Some((3..5, 'b')));

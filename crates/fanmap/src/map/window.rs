@@ -9,6 +9,8 @@ pub struct Window {
     pub max_items: usize,
     /// The most bytes, as encoded; threads encode nothing.
     pub max_bytes: usize,
+    /// So many items may be in flight however large they are.
+    pub least_items: usize,
 }
 
 impl Window {
@@ -18,6 +20,7 @@ impl Window {
         Self {
             max_items,
             max_bytes: usize::MAX,
+            least_items: 1,
         }
     }
 
@@ -33,7 +36,7 @@ impl Window {
     /// flight there is always room: an item larger than the whole window still gets through.
     #[must_use]
     pub const fn has_room(&self, items: usize, bytes: usize) -> bool {
-        items == 0 || (items < self.max_items && bytes < self.max_bytes)
+        items == 0 || (items < self.max_items && (bytes < self.max_bytes || items < self.least_items))
     }
 
     /// How many items to read next, at most `run`, when so many items and bytes are in flight. 0: none before another
@@ -171,12 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn an_item_larger_than_the_window_gets_through_alone() {
+    fn an_item_larger_than_the_window_gets_through() {
         let window = Window {
             max_items: 3,
             max_bytes: 100,
+            least_items: 2,
         };
         assert!(window.has_room(0, 1_000));
+        assert!(
+            window.has_room(1, 1_000),
+            "as many as keep the workers busy do, however large"
+        );
         assert!(window.has_room(2, 99));
         assert!(!window.has_room(2, 100));
         assert!(!window.has_room(3, 0));
@@ -185,7 +193,7 @@ mod tests {
     proptest! {
         #[test]
         fn there_is_always_something_to_read_for_an_idle_map(most in 1usize..100, run in 1usize..100, bytes in any::<usize>()) {
-            let window = Window { max_items: most, max_bytes: 1 };
+            let window = Window { max_items: most, max_bytes: 1, least_items: 1 };
             prop_assert!((1..=run.min(most)).contains(&window.next_run(0, bytes, run)));
         }
 

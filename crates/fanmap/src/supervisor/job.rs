@@ -68,6 +68,13 @@ pub trait Sink: Send + Sync {
         1
     }
 
+    /// Whether `count` tasks from `first` on are to stay in the queue for now. Whoever ends that calls
+    /// [`Pool::resume`](super::Pool::resume). Under the pool's lock.
+    fn holds(&self, first: u64, count: u32) -> bool {
+        let _ = (first, count);
+        false
+    }
+
     /// `count` more tasks, which a worker has answered for, ran so many nanoseconds together. Under the pool's lock.
     fn took(&self, nanos: u64, count: u32) {
         let _ = (nanos, count);

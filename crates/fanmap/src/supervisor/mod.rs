@@ -44,6 +44,11 @@
 //! tasks copy on write, so that each attempt finds them as they were sent. Only the supervisor adds to the list, and it looks
 //! at it before it sleeps: none is overslept.
 //!
+//! # Tasks that are held back
+//! A sink may have its tasks stay in the queue ([`job::Sink::holds`]), so that results do not pile up before a consumer that
+//! is slow to take them: others pass them, and no worker is started for them. A sink that ends this says so
+//! ([`Pool::resume`]). What holds, and why that cannot hang, is the map's (`brake`). A pool that closes holds nothing.
+//!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
 //! and where nobody waits for the ends of tiny tasks ([`job::Wanted`]), the supervisor dozes: it lets them gather for a

@@ -209,6 +209,11 @@ impl Pool {
         self.settle(state);
     }
 
+    /// Sends on what a sink held back ([`Sink::holds`]) and does no more.
+    pub fn resume(&self) {
+        self.shared.bell.ring();
+    }
+
     /// After a change: hands over the ends that it owes, and has the supervisor look. Some may have been the last that a
     /// closing pool waited for.
     fn settle(&self, mut state: MutexGuard<'_, State>) {

@@ -170,7 +170,7 @@ impl State {
     /// Gives queued tasks to workers with room, then lets idle workers take from busy ones.
     pub(super) fn dispatch(&mut self) {
         self.send_queued();
-        while self.queue.is_empty() && self.take_back_for_the_idle() {
+        while self.queue.iter().all(|job| self.holds(job)) && self.take_back_for_the_idle() {
             self.send_queued();
         }
         let waits = !self.queue.is_empty() || !self.resting.is_empty();
@@ -184,9 +184,14 @@ impl State {
 
     fn send_queued(&mut self) {
         let growing = self.present() < self.limit || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
-        while let Some(job) = self.queue.front() {
+        let mut at = 0;
+        while let Some(job) = self.queue.get(at) {
             if job.has_ended() {
-                self.queue.pop_front();
+                self.queue.remove(at);
+                continue;
+            }
+            if self.holds(job) {
+                at += 1;
                 continue;
             }
             let credit = policy::credit(job.function.mean_task(), growing);
@@ -197,7 +202,7 @@ impl State {
             };
             let (room, count) = (seat.room(credit), job.count());
             if room >= count {
-                if let Some(job) = self.queue.pop_front() {
+                if let Some(job) = self.queue.remove(at) {
                     seat.send(job);
                 }
                 continue;
@@ -209,8 +214,13 @@ impl State {
             );
             self.next_id += 2;
             seat.send(head);
-            self.queue[0] = rest;
+            self.queue[at] = rest;
         }
+    }
+
+    /// Whether a queued job is to stay where it is. One that a closing pool finishes is not.
+    fn holds(&self, job: &Job) -> bool {
+        matches!(self.phase, Phase::Open) && job.sink.holds(job.key, job.count())
     }
 
     /// One idle worker gets half of what waits at the worker where most waits. False if there is nobody to give or take.
@@ -277,7 +287,8 @@ impl State {
             .iter()
             .map(|seat| seat.waiting().min(seat.load().saturating_sub(1)))
             .sum();
-        let queued: usize = self.queue.iter().map(|job| job.count() as usize).take(self.limit).sum();
+        let queued = self.queue.iter().filter(|job| !self.holds(job));
+        let queued: usize = queued.map(|job| job.count() as usize).take(self.limit).sum();
         // A pool that ends its workers needs no more than its tasks do.
         let wanted = if matches!(self.phase, Phase::Open) {
             self.wanted
