@@ -257,7 +257,7 @@ def counted(directory: Path, count: int) -> int:
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_results_do_not_pile_up_before_a_consumer_that_is_slow(ordered: bool, tmp_path: Path) -> None:
-    """Of the 64 items that are sent at first, no more are done than 64 MiB of results, and what workers have already."""
+    """Of the 64 items that are sent at first, 64 MiB of results are made, and what workers have already."""
     with fanmap.ProcessPoolExecutor(2) as pool:
         function = functools.partial(large_and_counted, directory=tmp_path)
         results = fanmap.map(function, range(100), executor=pool, ordered=ordered)
