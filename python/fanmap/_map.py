@@ -198,8 +198,10 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             if kept:
                 first: T = kept[0]
                 return first
-            if self._began is None and self._plain is not None and (seconds := self._plain.seconds()):
-                return self._first_plain(self._plain.items, seconds)
+            if self._began is None and self._plain is not None:
+                now = monotonic()  # before the lane's own clock starts
+                if seconds := self._plain.seconds():
+                    return self._first_plain(self._plain.items, seconds, now)
             return self._next()
         finally:
             self._turn.release()
@@ -247,10 +249,10 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                     raise StopIteration
                 return first
 
-    def _first_plain(self, items: Iterator[T], seconds: float) -> T:
+    def _first_plain(self, items: Iterator[T], seconds: float, now: float) -> T:
         """The first result of a map that is a plain one from the start."""
         self._closes_itself = True
-        self._began = monotonic()
+        self._began = now
         try:
             first = next(items)
         except BaseException as error:
