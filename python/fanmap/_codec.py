@@ -17,6 +17,7 @@ from io import BytesIO
 from types import BuiltinFunctionType, FunctionType
 
 from . import _classes
+from ._native import is_atom
 from ._raw import LARGE, is_partial, raw, reduce_partial
 from ._reference import BY_VALUE, IMPORTED, Forked, dispatch_table, named_kind
 from ._remote import decode_exception, encode_exception
@@ -37,6 +38,8 @@ __all__ = ["BY_VALUE", "IMPORTED", "Encoder", "Forked", "decode", "decode_except
 PROTOCOL = 5
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None)})
 _NAMED = frozenset({FunctionType, BuiltinFunctionType, type})
+# How many functions an encoder remembers the names of.
+_KEPT_NAMES = 256
 # Longer tuples than this are sooner pickled than looked through.
 _SHORT = 8
 
@@ -58,14 +61,17 @@ def decode_result(payload: bytes | tuple[bytes, list[Any]]) -> Any:
 class Encoder:
     """Encodes what one process sends to others of one pool, or to its parent.
 
-    Any number of threads may use it at once. Two fields change: `_sender` is made once, by one step that the first of
-    two threads wins, and has locks of its own where it needs them; `_items_by_value` is only ever set, and is a hint.
+    Any number of threads may use it at once. Three fields change: `_sender` is made once, by one step that the first of
+    two threads wins, and has locks of its own where it needs them; `_items_by_value` is only ever set, and is a hint;
+    `_names` is a cache, in which all threads write the same.
     """
 
     def __init__(self, policy: Policy = BY_VALUE, *, to_parent: bool = False) -> None:
         self._policy = policy
         self._to_parent = to_parent
         self._sender: Sender | None = None
+        # The pickles of functions that went by name, by module and qualified name.
+        self._names: dict[tuple[str, str], bytes] = {}
         # Whether an item so far had to go by value: then the next ones are not tried by name first.
         self._items_by_value = False
 
@@ -83,8 +89,19 @@ class Encoder:
             if same is not None:
                 return same
         if kind in _NAMED and self._reference(function) is NotImplemented:
-            return _dumps(function, PROTOCOL)
+            return self._name(function)
         return self._encode(function, None, buffers, by_value=kind is FunctionType)
+
+    def _name(self, function: Any) -> bytes:
+        """The pickle of what goes by name, which is the same as long as it does."""
+        name = function.__module__, function.__qualname__
+        made = self._names.get(name)
+        if made is None:
+            made = _dumps(function, PROTOCOL)
+            if len(self._names) >= _KEPT_NAMES:
+                self._names = {}
+            self._names[name] = made
+        return made
 
     def encode(
         self, obj: object, what: str = "the task's argument", buffers: list[PickleBuffer] | None = None
@@ -93,12 +110,14 @@ class Encoder:
 
         With `buffers`, large ones are appended to it instead of being copied into the bytes; `decode` wants them back.
         """
+        if is_atom(obj):
+            # Nothing in it can need more than the C pickle, which is ten times as fast.
+            return _dumps(obj, PROTOCOL)
         if buffers is not None:
             obj = raw(obj)
         kind = type(obj)
         if kind in _ATOMS or (kind is tuple and _is_atoms(obj)):
-            # Nothing in it can need more than the C pickle, which is ten times as fast.
-            return _dumps(obj, PROTOCOL)
+            return _dumps(obj, PROTOCOL)  # the same, but long
         return self._encode(obj, what, buffers, by_value=self._items_by_value)
 
     def encode_atoms(self, items: list[Any]) -> bytes:

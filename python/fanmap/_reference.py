@@ -61,7 +61,9 @@ def found_by_name(obj: Any) -> bool:
 def _by_value_module(module: str) -> bool:
     """Whether the user asked cloudpickle to send this module's contents by value."""
     cloudpickle = sys.modules.get("cloudpickle")
-    names = cloudpickle.list_registry_pickle_by_value() if cloudpickle else ()
+    if cloudpickle is None:
+        return False
+    names = cloudpickle.list_registry_pickle_by_value()
     return any(module == name or module.startswith(name + ".") for name in names)
 
 

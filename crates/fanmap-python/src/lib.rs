@@ -59,7 +59,7 @@ mod _native {
     #[pymodule_export]
     use super::processes::{Completions, Function, ProcessPool, Terms};
     #[pymodule_export]
-    use super::stash::{Stash, are_atoms};
+    use super::stash::{Stash, are_atoms, is_atom};
     #[pymodule_export]
     use super::thread_map::ThreadRun;
     #[pymodule_export]

@@ -215,6 +215,7 @@ pub(crate) fn are_atoms(values: &Bound<'_, PyList>) -> bool {
 }
 
 /// Whether one value is such.
+#[pyfunction]
 pub(crate) fn is_atom(value: &Bound<'_, PyAny>) -> bool {
     if is_plain(value) {
         return true;
