@@ -18,7 +18,7 @@ from typing import Any
 from . import _place
 from ._cores import cpu_count
 
-__all__ = ["Quiet", "environment", "share"]
+__all__ = ["Quiet", "environment", "limit_loaded", "share", "threadpoolctl"]
 
 # A variable, and those by which the user has decided it, too.
 _VARIABLES: dict[str, tuple[str, ...]] = {
@@ -72,8 +72,8 @@ class Quiet:
         self._held = False
 
     def begin(self) -> None:
-        threadpoolctl = _threadpoolctl() if self._asked or not _is_decided() else None
-        if threadpoolctl is None:
+        limiter = threadpoolctl() if self._asked or not _is_decided() else None
+        if limiter is None:
             return
         with Quiet._lock:
             self._held = True
@@ -81,7 +81,7 @@ class Quiet:
             if Quiet._maps == 1:
                 if Quiet._loaded != len(sys.modules):
                     # What was imported since may have brought a library with threads.
-                    Quiet._controller, Quiet._loaded = threadpoolctl.ThreadpoolController(), len(sys.modules)
+                    Quiet._controller, Quiet._loaded = limiter.ThreadpoolController(), len(sys.modules)
                 Quiet._limits = _alone(lambda: Quiet._controller.limit(limits=self._cores))
 
     def end(self) -> None:
@@ -116,7 +116,7 @@ def _is_decided() -> bool:
     return any(name in os.environ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"))
 
 
-def _threadpoolctl() -> Any:
+def threadpoolctl() -> Any:
     """The module, if there is anything for it to do."""
     if "numpy" not in sys.modules and "torch" not in sys.modules:
         return None
@@ -125,6 +125,13 @@ def _threadpoolctl() -> Any:
     except ImportError:
         return None
     return threadpoolctl
+
+
+def limit_loaded(cores: int) -> None:
+    """Have the libraries that are loaded use so many threads from now on."""
+    limiter = threadpoolctl()
+    if limiter is not None:
+        limiter.threadpool_limits(cores)
 
 
 def _forked() -> None:

@@ -29,7 +29,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
 
 from . import _check, _native, _outcome
-from ._auto import AutoLane
 from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import Fixed, fix
@@ -322,6 +321,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     @property
     def stats(self) -> MapStats:
         """How far it is and what it took: see `MapStats`. Also after its end."""
+        from ._auto import AutoLane
+
         now = monotonic() if self._ended is None else self._ended
         wall = 0.0 if self._began is None else now - self._began
         busy, sent, received = self._lane.spent()
@@ -693,6 +694,9 @@ def begin(
         plain = Plain(_plain(fn, source.items, star), here.plain_for, here.counted)
         return kind(here, source, manner._replace(workers=1, way="serial", plain=plain))
     if wanted.executor == "auto":
+        # Not by who uses the executors alone, whose start it would be part of.
+        from ._auto import AutoLane
+
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
         auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
         plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted)

@@ -38,11 +38,15 @@ def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:
     try:
         import atexit
 
+        from . import _budget
+
         # The parent's to run, not ours.
         atexit._clear()
         _place.template = True
         _inherit.leave_to_parent()
         template = _native.Template.over(fd, parent)
+        # Once, and while the parent encodes: each worker would have to.
+        _budget.threadpoolctl()
         _serve(template, hooks)
         code = 0
     except BaseException:

@@ -290,7 +290,10 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
         os.environ.update(told["environ"])
     _place.limited, _place.cores = told["limited"], told["cores"]
     if told["main"] == "inherited" and "OPENBLAS_NUM_THREADS" in told["limited"]:
-        _limit_loaded(told["cores"])
+        # What the fork brought along reads no variable again.
+        from . import _budget
+
+        _budget.limit_loaded(told["cores"])
     sys.path[:] = told["path"]
     sys.argv[:] = told["argv"]
     _filter_warnings(told["filters"])
@@ -313,16 +316,6 @@ def _surround(told: dict[str, Any], fds: list[int]) -> None:
             multiprocessing.spawn.prepare(told["preparation"])
         finally:
             del current._inheriting  # type: ignore[attr-defined]
-
-
-def _limit_loaded(cores: int) -> None:
-    """Libraries that a fork brought along read no variable again."""
-    if "numpy" in sys.modules or "torch" in sys.modules:
-        try:
-            import threadpoolctl
-        except ImportError:
-            return
-        threadpoolctl.threadpool_limits(cores)
 
 
 def _filter_warnings(travelled: list[tuple[str, bytes]]) -> None:
