@@ -98,6 +98,18 @@ def test_what_was_measured_is_kept_for_the_next_map(way: str) -> None:
     assert results.stats.way == way
 
 
+def test_a_tiny_function_is_known_by_what_a_plain_map_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its first items took is the clocks', and would have the next map think about more than it has to do."""
+
+    def tiny(x: int) -> int:
+        return x
+
+    monkeypatch.setattr(_measure.Clocks, "read", lambda self, **_: (5e-4, 5e-4))
+    assert len(list(fanmap.map(tiny, range(1000)))) == 1000
+    known = _measure.recall(tiny)
+    assert known is not None and max(known.wall, known.cpu) < 4e-4
+
+
 def until(results: fanmap.MapResult[Any], way: str) -> list[Any]:
     """Results, until one has come after the map went that way."""
     with results:

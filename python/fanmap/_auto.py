@@ -246,7 +246,9 @@ class AutoLane:
         for leg in tuple(self._legs):
             leg.lane.close(interrupted=interrupted, kill=kill)
         if self._lasts and (self._timed or self._changes):
-            _measure.keep(self._fn, self.seen._replace(items=self._index, left=None, not_here="", workers=None))
+            wall, cpu = self._tiny(self.seen.wall, self.seen.cpu)
+            kept = self.seen._replace(wall=wall, cpu=cpu, items=self._index, left=None, not_here="", workers=None)
+            _measure.keep(self._fn, kept)
 
     # ---- what a map asks this lane alone ----
 
@@ -327,15 +329,20 @@ class AutoLane:
         if 0 < self._timed < 1.5 and wall < self._wall / 4:
             # What only the first call does (imports, caches) is no measure of the others.
             self._timed = self._wall = self._cpu = 0.0
-        if wall < _TINY and self._plain_each:
-            # Tiny ones are dearer to time than to do. (What the consumer took is in the other figures.)
-            computes = cpu > 0.8 * wall
-            cpu = min(cpu, self._plain_cpu)
-            wall = cpu if computes else min(wall, self._plain_each)
+        wall, cpu = self._tiny(wall, cpu)
         fade = 0.9
         self._timed = self._timed * fade + 1
         self._wall = self._wall * fade + wall
         self._cpu = self._cpu * fade + cpu
+
+    def _tiny(self, wall: float, cpu: float) -> tuple[float, float]:
+        """Seconds for an item that was timed: of a tiny one, dearer to time than to do, those that a plain map took."""
+        if wall < _TINY and self._plain_each:
+            # What the consumer took is in the plain map's figures.
+            computes = cpu > 0.8 * wall
+            cpu = min(cpu, self._plain_cpu)
+            wall = cpu if computes else min(wall, self._plain_each)
+        return wall, cpu
 
     def _is_worth_a_thought(self) -> bool:
         """Whether there may be enough to do for any way but the calling thread; brings `seen` up to date."""
