@@ -57,6 +57,10 @@ _EXPECTED = 4
 _TRIAL = 0.1
 TRIAL_ITEMS = 4
 
+# How much work there must be, in seconds, for a trial: it takes some 15 ms where two threads are no faster. Less, and
+# short maps feel it; more, and those that release the lock stay in one thread.
+_TRIED = 0.1
+
 
 class Measured(NamedTuple):
     """What is known of a function and its items."""
@@ -137,7 +141,7 @@ def worth_trying(seen: Measured) -> bool:
     work = expected(seen) * seen.wall
     # Where only threads are left, there is nothing to lose.
     most = 1.0 if seen.refusal or seen.dear else _TRIAL
-    return seen.wall > 10 * _CALL["threads"] and work > 0.02 and TRIAL_ITEMS * seen.wall < most * work
+    return seen.wall > 10 * _CALL["threads"] and work > _TRIED and TRIAL_ITEMS * seen.wall < most * work
 
 
 def cap_threads(seen: Measured) -> int:
