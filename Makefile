@@ -34,7 +34,7 @@ say = @echo "==> $(1)"
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo build test test-rust test-loom test-python test-cluster chaos fuzz soak conformance conformance-joblib \
-	lint wheel bench bench-short bench-rust bench-env docs clean FORCE
+	lint wheel bench bench-short bench-rust bench-peers bench-env docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -190,6 +190,7 @@ lint: $(VENV)/.dev ## formats, clippy, ruff, mypy and the layers' order
 		{ echo "lint: rustfmt or clippy is missing; with rustup: rustup component add rustfmt clippy" >&2; exit 1; }
 	$(call say,cargo fmt)
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path $(PEERS) --check
 	$(call say,clippy)
 	@PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --quiet --workspace --all-targets -- -D warnings
 	$(call say,ruff)
@@ -223,6 +224,15 @@ soak: $(VENV)/.built ## 10,000,000 tasks and 2,000 pools in one process: memory 
 bench-rust: $(VENV)/.made ## micro-benchmarks of the engine's parts
 	$(call say,Rust benchmarks)
 	@cargo bench --quiet --benches
+
+# A workspace of its own, with a lock file of its own: nothing else builds the peers. TABLES="slice stream" makes these alone,
+# and KEEP= keeps nothing.
+PEERS := benches/peers/Cargo.toml
+TABLES :=
+KEEP := --save
+bench-peers: $(VENV)/.made ## the Rust crate beside rayon, pariter, orx-parallel and procspawn; kept in benches/results/rust.md
+	$(call say,fanmap beside its Rust peers (some minutes))
+	@CARGO_TARGET_DIR=$(abspath $(TARGET))/peers cargo run --release --quiet --manifest-path $(PEERS) -- $(TABLES) $(KEEP)
 
 docs: $(VENV)/.docs ## the docs as a site, in site/, with the Rust documentation; a warning is an error
 	$(call say,Rust documentation)

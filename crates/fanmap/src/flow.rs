@@ -23,9 +23,9 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{AtomicBool, AtomicU64, Event, Mutex, MutexGuard, Ordering, Wake};
 
-/// How much work a helper takes at a time. Less, and the meeting costs more than it; more, and items wait longer behind one
-/// that is unexpectedly slow, and a map's end is less even.
-pub(crate) const RUN: Duration = Duration::from_micros(10);
+/// How much work a helper takes at a time, of plenty. Less, and it shows that a run costs a microsecond beside its tasks; more,
+/// and items wait longer behind one that is unexpectedly slow.
+const RUN: Duration = Duration::from_micros(40);
 
 /// The most items of a run: where one is slow that should have been tiny, so many at most wait with it.
 const LONGEST_RUN: usize = 512;
@@ -122,11 +122,12 @@ impl<T> Items<T> {
     }
 }
 
-/// How many items a helper takes, of so many that wait for so many helpers: [`RUN`] of work, and its share at most.
+/// How many items a helper takes, of so many that wait for so many helpers: [`RUN`] of work, and half its share at most, so
+/// that runs get shorter when the items come to an end and the helpers end together.
 fn run_for(mean: Option<Duration>, waiting: usize, helpers: usize) -> usize {
     let fit = mean.map_or(1, |mean| RUN.as_nanos() / mean.as_nanos().max(1));
     let fit = usize::try_from(fit).unwrap_or(LONGEST_RUN).clamp(1, LONGEST_RUN);
-    fit.min(waiting.div_ceil(helpers.max(1)))
+    fit.min(waiting.div_ceil(2 * helpers.max(1)))
 }
 
 /// The mean of what was measured so far, where the last few count most: inputs change as they go.
@@ -272,10 +273,10 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_some_microseconds_of_work_and_no_more_than_a_share() {
+    fn a_run_is_some_microseconds_of_work_and_no_more_than_half_a_share() {
         assert_eq!(run_for(None, 100, 2), 1);
-        assert_eq!(run_for(Some(us(1)), 100, 2), 10);
-        assert_eq!(run_for(Some(us(1)), 5, 2), 3);
+        assert_eq!(run_for(Some(us(1)), 1000, 2), 40);
+        assert_eq!(run_for(Some(us(1)), 10, 2), 3);
         assert_eq!(run_for(Some(us(500)), 100, 2), 1);
         assert_eq!(run_for(Some(Duration::ZERO), 1 << 20, 2), LONGEST_RUN);
     }

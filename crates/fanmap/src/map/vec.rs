@@ -7,12 +7,11 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::threads::WARM;
 use crate::error::Error;
 use crate::executor::threads::{Core, ThreadPool};
-use crate::flow::RUN;
 use crate::lend::{Lender, Places, lending};
 use crate::outcome::Panic;
 use crate::task::Job;
@@ -170,6 +169,9 @@ struct Filling<S, F, R> {
     /// The first item that the function panicked for, and with what.
     panicked: Mutex<Option<(usize, Panic)>>,
 }
+
+/// How much work to claim at a time. Less, and the claim and the look at the clock show; more, and the end is less even.
+const RUN: Duration = Duration::from_micros(10);
 
 /// The most that a run grows from one to the next: a clock that has just been looked at says little.
 const GROWTH: usize = 8;

@@ -1,0 +1,102 @@
+//! Tasks in other processes, beside procspawn's pool.
+
+use std::collections::VecDeque;
+use std::error::Error;
+
+use crate::cores;
+use crate::race::{Contender, race};
+use crate::table::{Table, at_least};
+
+const BYTES: usize = 1000;
+const TASKS: usize = 1000;
+/// procspawn has some descriptors open for each task that is under way: many more, and there are none left.
+const UNDER_WAY: usize = 100;
+const ROUNDS: usize = 21;
+
+fn reverse(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.reverse();
+    bytes
+}
+
+fanmap::register!(reverse);
+
+fn arguments() -> impl Iterator<Item = Vec<u8>> {
+    (0..TASKS).map(|task| vec![task as u8; BYTES])
+}
+
+/// What came back, as a number.
+fn sum(bytes: Vec<u8>) -> u64 {
+    bytes.into_iter().map(u64::from).sum()
+}
+
+/// Submits all, and waits for the oldest when so many are under way.
+fn ahead<H>(submit: impl Fn(Vec<u8>) -> H, wait: impl Fn(H) -> Vec<u8>, under_way: usize) -> Vec<u64> {
+    let mut handles = VecDeque::new();
+    let mut sums = Vec::new();
+    for bytes in arguments() {
+        if handles.len() == under_way {
+            sums.extend(handles.pop_front().map(|oldest| sum(wait(oldest))));
+        }
+        handles.push_back(submit(bytes));
+    }
+    sums.extend(handles.into_iter().map(|handle| sum(wait(handle))));
+    sums
+}
+
+pub fn table() -> Result<Table, Box<dyn Error>> {
+    let text = format!(
+        "{TASKS} tasks of {BYTES} bytes in and out, on {} worker processes, which are there, at most {UNDER_WAY} under way. For each task: \
+         time of fanmap, of procspawn's pool, and their ratio. To reach: 10.",
+        cores()
+    );
+    let mut table = Table::new(
+        "Tasks in processes",
+        text,
+        &["how", "fanmap", "procspawn", "procspawn / fanmap"],
+    );
+    const LIVES: &str = "the worker lives";
+    let fanmap = fanmap::ProcessPool::new(cores())?;
+    let submit = |bytes| fanmap.submit(reverse, bytes).expect("the pool is open");
+    let wait = |future: fanmap::Future<Vec<u8>>| future.wait().expect(LIVES);
+    let procspawn = procspawn::Pool::new(cores())?;
+    let spawn = |bytes| procspawn.spawn(bytes, reverse);
+    let join = |handle: procspawn::JoinHandle<Vec<u8>>| handle.join().expect(LIVES);
+    let ways: [(&str, Vec<Contender<'_>>); 3] = [
+        (
+            "`map`, beside `spawn` and `join`",
+            vec![
+                Contender::new("fanmap", || {
+                    let results = fanmap.map(arguments(), reverse).and_then(|map| map.window(UNDER_WAY));
+                    let results = results.expect("it is registered, and there is a window");
+                    results.map(|result| sum(result.expect(LIVES))).collect()
+                }),
+                Contender::new("procspawn", || ahead(spawn, join, UNDER_WAY)),
+            ],
+        ),
+        (
+            "`submit` and `wait`",
+            vec![
+                Contender::new("fanmap", || ahead(submit, wait, UNDER_WAY)),
+                Contender::new("procspawn", || ahead(spawn, join, UNDER_WAY)),
+            ],
+        ),
+        (
+            "the same, one after the other",
+            vec![
+                Contender::new("fanmap", || ahead(submit, wait, 1)),
+                Contender::new("procspawn", || ahead(spawn, join, 1)),
+            ],
+        ),
+    ];
+    for (how, contenders) in ways {
+        let times = race(ROUNDS, contenders);
+        let row = vec![
+            how.to_owned(),
+            times.say("fanmap", TASKS),
+            times.say("procspawn", TASKS),
+            at_least(times.ratio("procspawn", "fanmap"), 10.0),
+        ];
+        table.add(row, times);
+    }
+    Ok(table)
+}
