@@ -46,6 +46,8 @@ impl Terms {
             wait: Duration::from_secs_f64(wait),
             factor,
             max_wait: Duration::from_secs_f64(max_wait),
+            // Which exceptions count is asked where they are raised.
+            raised: true,
             lost,
             outgrown,
             timed_out,

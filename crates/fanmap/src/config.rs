@@ -44,25 +44,119 @@ impl ThreadConfig {
     }
 }
 
-/// When a task over processes that failed is tried again.
+/// When a task over processes that failed is tried again: see [`ProcessPoolBuilder::retries`](crate::ProcessPoolBuilder::retries).
 ///
-/// What its function raised counts if the worker's handler says so ([`Chunk::raised`](crate::bytes::Chunk::raised)).
+/// ```
+/// use fanmap::Retries;
+/// use std::time::Duration;
+///
+/// // After 100 ms, 200, 400, 500 and 500, if the function panicked or its worker died; what takes too long is given up.
+/// let patient = Retries::new(5)
+///     .wait(Duration::from_millis(100))
+///     .max_wait(Duration::from_millis(500))
+///     .task_timeout(false);
+/// let pool = fanmap::ProcessPool::builder().retries(patient).task_timeout(Duration::from_secs(60)).build()?;
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Retries {
     /// How often at most, after the first time.
     pub count: u32,
     /// How long to wait before it is tried again for the first time.
     pub wait: Duration,
-    /// By how much the next wait is longer than the one before, each time.
+    /// By how much the next wait is longer than the one before, each time. At least 1.
     pub factor: f64,
     /// The longest wait.
     pub max_wait: Duration,
+    /// Whether it is if its function raised something of which the worker's handler says that it counts
+    /// ([`Chunk::raised`](crate::bytes::Chunk::raised)).
+    pub raised: bool,
     /// Whether it is if its worker ended.
     pub lost: bool,
     /// Whether it is if it went past the memory limit of its worker.
     pub outgrown: bool,
     /// Whether it is if its time was up.
     pub timed_out: bool,
+}
+
+impl Retries {
+    /// So often at most, after the first time; at once, and however it failed. 0 is never.
+    #[must_use]
+    pub fn new(count: u32) -> Self {
+        Self {
+            count,
+            wait: Duration::ZERO,
+            factor: 2.0,
+            max_wait: Duration::from_secs(60),
+            raised: true,
+            lost: true,
+            outgrown: true,
+            timed_out: true,
+        }
+    }
+
+    /// How long to wait before it is tried again for the first time. Default: not at all.
+    #[must_use]
+    pub fn wait(mut self, time: Duration) -> Self {
+        self.wait = time;
+        self
+    }
+
+    /// By how much each wait is longer than the one before: 1 or more. Default: 2.
+    #[must_use]
+    pub fn factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// The longest wait. Default: a minute.
+    #[must_use]
+    pub fn max_wait(mut self, time: Duration) -> Self {
+        self.max_wait = time;
+        self
+    }
+
+    /// Whether a task is tried again whose function [`Panicked`](ErrorKind::Panicked). Default: it is.
+    #[must_use]
+    pub fn panicked(mut self, again: bool) -> Self {
+        self.raised = again;
+        self
+    }
+
+    /// Whether a task is tried again that ended with its worker, as [`WorkerLost`](ErrorKind::WorkerLost). Default: it is.
+    #[must_use]
+    pub fn worker_lost(mut self, again: bool) -> Self {
+        self.lost = again;
+        self.outgrown = again;
+        self
+    }
+
+    /// Whether a task is tried again whose time was up ([`TaskTimeout`](ErrorKind::TaskTimeout)). Default: it is.
+    #[must_use]
+    pub fn task_timeout(mut self, again: bool) -> Self {
+        self.timed_out = again;
+        self
+    }
+
+    /// The same, if waits can be made of it.
+    pub(crate) fn checked(self) -> Result<Self, Error> {
+        if self.factor >= 1.0 && self.factor.is_finite() {
+            return Ok(self);
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "waits between tries grow by a factor of at least 1, not {}",
+                self.factor
+            ),
+        ))
+    }
+}
+
+impl From<u32> for Retries {
+    fn from(count: u32) -> Self {
+        Self::new(count)
+    }
 }
 
 /// What is asked of a pool of processes.

@@ -43,8 +43,9 @@
 //!
 //! # Processes
 //! A [`ProcessPool`] runs [`register!`]ed functions in processes of their own: this same program, started again. One that
-//! crashes, or takes too long, costs its own task alone. Arguments and results travel by serde; large arrays in a
-//! [`Buffer`], beside it. In tests, [`test_worker!`] stands for `main`.
+//! crashes, or takes too long, costs its own task alone, which is tried again if you say so
+//! ([`retries`](ProcessPoolBuilder::retries)). Arguments and results travel by serde; large arrays in a [`Buffer`], beside
+//! it. In tests, [`test_worker!`] stands for `main`.
 //!
 //! ```
 //! use fanmap::{ErrorKind, ProcessPool};
@@ -125,6 +126,8 @@ mod worker;
 
 #[cfg(not(loom))]
 pub use buffer::{Buffer, Element};
+#[cfg(not(loom))]
+pub use config::Retries;
 #[cfg(not(loom))]
 pub use error::{Error, ErrorKind};
 #[cfg(not(loom))]

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use fanmap::bytes::{Chunk, End, Handler, Message, ProcessConfig, Sink, Start};
-use fanmap::{Buffer, ErrorKind, Joined, Pending, ProcessPool};
+use fanmap::{Buffer, ErrorKind, Joined, Pending, ProcessPool, Retries};
 use proptest::prelude::*;
 
 fn square(x: u64) -> u64 {
@@ -296,6 +296,10 @@ impl Gate {
 
     fn path(&self) -> String {
         self.0.join("gate").to_str().unwrap().to_owned()
+    }
+
+    fn directory(&self) -> String {
+        self.0.to_str().unwrap().to_owned()
     }
 
     /// Waits until somebody waits at the gate, and lets them through.
@@ -625,6 +629,108 @@ fn a_task_out_of_time_is_ended_and_nothing_else() {
     let late = pool.submit(wait_for_file, gate.path()).unwrap();
     assert_eq!(late.wait().unwrap_err().kind(), ErrorKind::TaskTimeout);
     end(&pool);
+}
+
+/// Notes that it was called; how often it was by then. Each time is a file of its own, so no note is lost with a process.
+fn note(directory: &str) -> usize {
+    let calls = || std::fs::read_dir(directory).unwrap().flatten();
+    let calls = || {
+        calls()
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("call"))
+            .count()
+    };
+    let call = std::path::Path::new(directory).join(format!("call-{}", calls()));
+    std::fs::File::create_new(call).unwrap();
+    calls()
+}
+
+/// Fails so often, in this way, before it returns how often it was called.
+fn fail_first((directory, how, times): (String, String, usize)) -> usize {
+    let call = note(&directory);
+    if call <= times {
+        match how.as_str() {
+            "panic" => panic!("call {call}"),
+            "abort" => std::process::abort(),
+            _ => drop(std::fs::File::open(std::path::Path::new(&directory).join("gate"))),
+        }
+    }
+    call
+}
+
+fanmap::register!(fail_first);
+
+#[test]
+fn a_task_is_tried_again_however_it_failed() {
+    let limit = Duration::from_millis(500);
+    let pool = builder().workers(2).retries(2).task_timeout(limit).build().unwrap();
+    let gates = ["panic", "abort", "hang"].map(|how| (Gate::new(&format!("again-{how}")), how));
+    let calls = gates.iter().map(|(gate, how)| (gate.directory(), how.to_string(), 2));
+    let results: Result<Vec<usize>, _> = pool.map(calls.collect::<Vec<_>>(), fail_first).unwrap().collect();
+    assert_eq!(results, Ok(vec![3; 3]));
+    end(&pool);
+}
+
+#[test]
+fn a_task_that_fails_for_good_tells_every_attempt() {
+    let gate = Gate::new("for-good");
+    let pool = builder().workers(1).retries(2).build().unwrap();
+    let failing = (gate.directory(), "panic".to_owned(), usize::MAX);
+    let error = pool.submit(fail_first, failing).unwrap().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Panicked);
+    for told in ["call 3", "attempt 1 failed", "call 1", "attempt 2 failed", "call 2"] {
+        assert!(error.message().contains(told), "{error}");
+    }
+    assert_eq!(note(&gate.directory()), 4);
+    end(&pool);
+}
+
+#[test]
+fn what_is_not_to_be_tried_again_is_run_once() {
+    let again = || Retries::new(5);
+    let cases = [
+        ("panic", again().panicked(false), ErrorKind::Panicked),
+        ("abort", again().worker_lost(false), ErrorKind::WorkerLost),
+        ("hang", again().task_timeout(false), ErrorKind::TaskTimeout),
+        ("panic", Retries::new(0), ErrorKind::Panicked),
+    ];
+    for (case, (how, retries, kind)) in cases.into_iter().enumerate() {
+        let gate = Gate::new(&format!("once-{case}"));
+        let limit = Duration::from_millis(100);
+        let pool = builder()
+            .workers(1)
+            .task_timeout(limit)
+            .retries(retries)
+            .build()
+            .unwrap();
+        let failing = (gate.directory(), how.to_owned(), 1);
+        let error = pool.submit(fail_first, failing).unwrap().wait().unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert_eq!(note(&gate.directory()), 2, "{how}");
+        end(&pool);
+    }
+}
+
+#[test]
+fn a_task_that_rests_before_its_next_try_keeps_no_worker() {
+    let gate = Gate::new("rests");
+    let retries = Retries::new(1).wait(Duration::from_secs(3600));
+    let pool = builder().workers(1).retries(retries).build().unwrap();
+    let resting = pool
+        .submit(fail_first, (gate.directory(), "panic".to_owned(), 1))
+        .unwrap();
+    assert_eq!(pool.submit(square, 3).unwrap().wait(), Ok(9));
+    assert!(!resting.is_done());
+    assert!(resting.cancel());
+    end(&pool);
+}
+
+#[test]
+fn waits_between_tries_do_not_shrink() {
+    for factor in [0.5, f64::NAN, f64::INFINITY] {
+        let error = builder().retries(Retries::new(1).factor(factor)).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.message().contains("at least 1"), "{error}");
+    }
 }
 
 mod as_in_a_users_crate {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::buffer;
-use crate::config::ProcessConfig;
+use crate::config::{ProcessConfig, Retries};
 use crate::error::{Error, ErrorKind};
 use crate::future::{Control, Future, Promise, controlled_promise};
 use crate::memory::{Load, Message};
@@ -57,7 +57,14 @@ pub struct ProcessPool {
 pub struct ProcessPoolBuilder {
     config: ProcessConfig,
     args: Option<Vec<String>>,
-    task_timeout: Option<Duration>,
+    terms: Terms,
+}
+
+/// What holds for every task of a pool.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) retries: Option<Retries>,
 }
 
 impl ProcessPoolBuilder {
@@ -108,7 +115,39 @@ impl ProcessPoolBuilder {
     /// worker is killed and replaced, and everything else goes on. Default: as long as it takes.
     #[must_use]
     pub fn task_timeout(mut self, limit: Duration) -> Self {
-        self.task_timeout = Some(limit);
+        self.terms.time_limit = Some(limit);
+        self
+    }
+
+    /// Tries a task again that failed: so often at most, or as [`Retries`] say. Meanwhile it keeps no worker busy, and the
+    /// results of a map keep their order. One that fails for good tells the last failure, and what the attempts before came
+    /// to. Default: a task runs once.
+    ///
+    /// Each attempt gets the argument as it was sent. What an attempt did outside its process, to files or servers, the next one
+    /// finds done.
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// /// Crashes unless somebody has been here before.
+    /// fn unreliable(path: String) -> u64 {
+    ///     match File::create_new(&path) {
+    ///         Ok(_) => std::process::abort(),
+    ///         Err(_) => 42,
+    ///     }
+    /// }
+    /// fanmap::register!(unreliable);
+    ///
+    /// fanmap::init();
+    /// let path = std::env::temp_dir().join(format!("been-here-{}", std::process::id()));
+    /// let pool = fanmap::ProcessPool::builder().workers(1).retries(2).build()?;
+    /// assert_eq!(pool.submit(unreliable, path.display().to_string())?.wait()?, 42);
+    /// # let _ = std::fs::remove_file(path);
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
+    #[must_use]
+    pub fn retries(mut self, retries: impl Into<Retries>) -> Self {
+        self.terms.retries = Some(retries.into());
         self
     }
 
@@ -126,6 +165,12 @@ impl ProcessPoolBuilder {
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a number that must be at least 1 and is not, [`Os`](ErrorKind::Os) if
     /// the program cannot find itself.
     pub fn build(self) -> Result<ProcessPool, Error> {
+        let retries = self.terms.retries.map(Retries::checked).transpose()?;
+        let terms = Terms {
+            // Who never tries again need not keep what was sent.
+            retries: retries.filter(|retries| retries.count > 0),
+            ..self.terms
+        };
         let program = std::env::current_exe().map_err(|cause| Error::os("find this program's own file", cause))?;
         let args = self.args.unwrap_or_else(registry::test_worker_args);
         let command = move || {
@@ -140,7 +185,7 @@ impl ProcessPoolBuilder {
             core: Arc::new(Core {
                 pool,
                 functions: Mutex::default(),
-                task_timeout: self.task_timeout,
+                terms: Arc::new(terms),
             }),
         })
     }
@@ -182,7 +227,7 @@ impl ProcessPool {
         let (promise, future) = controlled_promise(Arc::clone(&remote) as Arc<dyn Control>);
         let sink = Arc::new(Deliver {
             promise: Mutex::new(Some(promise)),
-            task_timeout: self.core.task_timeout,
+            terms: Arc::clone(&self.core.terms),
         });
         let name = self.core.function_of(&function)?;
         let ticket = self.core.pool.submit(&name, self.core.encode(&argument)?, sink, 0)?;
@@ -235,7 +280,7 @@ impl Drop for ProcessPool {
 pub(crate) struct Core {
     pub(crate) pool: Pool,
     functions: Mutex<HashMap<&'static str, Arc<Function>>>,
-    pub(crate) task_timeout: Option<Duration>,
+    pub(crate) terms: Arc<Terms>,
 }
 
 impl Core {
@@ -322,7 +367,7 @@ impl Control for Remote {
 /// Settles a future.
 struct Deliver<R> {
     promise: Mutex<Option<Promise<R>>>,
-    task_timeout: Option<Duration>,
+    terms: Arc<Terms>,
 }
 
 impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
@@ -336,6 +381,10 @@ impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
     }
 
     fn time_limit(&self) -> Option<Duration> {
-        self.task_timeout
+        self.terms.time_limit
+    }
+
+    fn retries(&self) -> Option<&Retries> {
+        self.terms.retries.as_ref()
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Feed, Map};
+use crate::config::Retries;
 use crate::error::Error;
-use crate::executor::processes::{Core, ProcessPool, decode};
+use crate::executor::processes::{Core, ProcessPool, Terms, decode};
 use crate::flow::Results;
 use crate::outcome::Outcome;
 use crate::supervisor::job::{End, Function, Sink, Wanted};
@@ -33,7 +34,7 @@ impl ProcessPool {
         let feed = Sent {
             core: Arc::clone(self.core()),
             sink: Arc::new(Put {
-                task_timeout: self.core().task_timeout,
+                terms: Arc::clone(&self.core().terms),
                 results: Arc::clone(&results),
             }),
             function,
@@ -44,7 +45,7 @@ impl ProcessPool {
 
 /// Puts results in their places.
 struct Put<R> {
-    task_timeout: Option<Duration>,
+    terms: Arc<Terms>,
     results: Arc<Results<Result<R, Error>>>,
 }
 
@@ -63,7 +64,11 @@ impl<R: DeserializeOwned + Send> Sink for Put<R> {
     }
 
     fn time_limit(&self) -> Option<Duration> {
-        self.task_timeout
+        self.terms.time_limit
+    }
+
+    fn retries(&self) -> Option<&Retries> {
+        self.terms.retries.as_ref()
     }
 }
 

@@ -152,15 +152,7 @@ mod tests {
     #[test]
     fn rests_grow_up_to_the_longest_and_end_with_the_count() {
         let ms = Duration::from_millis;
-        let retries = |count, wait, factor| Retries {
-            count,
-            wait,
-            factor,
-            max_wait: ms(350),
-            lost: true,
-            outgrown: true,
-            timed_out: true,
-        };
+        let retries = |count, wait, factor| Retries::new(count).wait(wait).factor(factor).max_wait(ms(350));
         let rests = |retries: Retries| (0..6).map_while(move |tries| rest(&retries, tries)).collect::<Vec<_>>();
         assert_eq!(rests(retries(4, ms(100), 2.0)), [ms(100), ms(200), ms(350), ms(350)]);
         assert_eq!(rests(retries(2, ms(100), 1.0)), [ms(100), ms(100)]);

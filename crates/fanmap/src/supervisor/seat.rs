@@ -394,6 +394,7 @@ impl Seat {
             }
             Kind::Raised { id, nanos, last, again } => {
                 let cut = self.answer(id, 1, Some(nanos), last)?;
+                let again = again && cut.0.sink.retries().is_some_and(|retries| retries.raised);
                 let said = if again { Said::Failed } else { Said::Finished };
                 Some(said(cut, Outcome::Raised(body)))
             }
