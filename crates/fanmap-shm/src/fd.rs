@@ -1,4 +1,4 @@
-//! The engine's own descriptors, and what becomes of them in a fork of the user's program.
+//! The engine's own descriptors, and what becomes of them in a fork of the user's program; and of others' in a worker.
 //!
 //! A child that the user's program forks gets copies of all its descriptors: of a pool's doorbell, its workers' pidfds, the
 //! template's control socket. It can do nothing with them, and they would keep things alive that the parent means to end.
@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::DupFlags;
+use rustix::io::{DupFlags, FdFlags};
 
 /// How many numbers the table has. A program with more descriptors open keeps those beyond it in its children.
 const NUMBERS: usize = 1 << 16;
@@ -87,6 +87,30 @@ pub fn forsake_all() -> std::io::Result<()> {
             // dropped. Whatever the `Fd` does with it later it does to `/dev/null`.
             let mut fd = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number as RawFd) });
             // It can only fail for numbers that are not open.
+            let _ = rustix::io::dup3(&null, &mut fd, DupFlags::CLOEXEC);
+        }
+    }
+    Ok(())
+}
+
+/// In a program that was just started, by another that had descriptors open which are not closed on exec: each of them means
+/// `/dev/null` from now on, but for the three streams. Else a pipe's other end would wait for this process, too.
+///
+/// The numbers stay taken. Nothing here owns them; should something have opened one of its own so, it closes no other's.
+///
+/// # Errors
+/// The descriptors cannot be listed, or none is left for `/dev/null`: then nothing was changed.
+pub fn forsake_inherited() -> std::io::Result<()> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let listed = std::fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers: Vec<RawFd> = listed
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: it was open a moment ago, and nobody closes what was handed to this program; should the number be none by
+        // now (the listing's own is not), the two calls below fail. This value is not dropped.
+        let mut fd = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+        if rustix::io::fcntl_getfd(&*fd).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC)) {
             let _ = rustix::io::dup3(&null, &mut fd, DupFlags::CLOEXEC);
         }
     }

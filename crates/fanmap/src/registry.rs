@@ -6,6 +6,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use fanmap_shm::fd::forsake_inherited;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -185,6 +186,9 @@ macro_rules! test_worker {
 /// The first line of `main` in a program that uses [`ProcessPool`](crate::ProcessPool): in a worker process it does the
 /// worker's work and never returns, anywhere else it does nothing.
 ///
+/// A worker has the standard output and error of its parent, an empty standard input, and none of the other descriptors
+/// that its parent had open for programs which it starts.
+///
 /// ```
 /// fanmap::init();
 /// // the program
@@ -197,6 +201,9 @@ pub fn init() {
     if parent != Some(std::os::unix::process::parent_id()) {
         return;
     }
+    // Of a pipe that the program has open, or a lock: it is not the worker's, and would be kept by it. Where it cannot be let
+    // go of it does no harm to the tasks.
+    let _ = forsake_inherited();
     let served = match worker::accept() {
         Ok(Some(invitation)) => worker::serve(invitation, &mut Functions::default()).map(|_| ()),
         Ok(None) => Ok(()),

@@ -314,6 +314,44 @@ impl Drop for Gate {
     }
 }
 
+/// What its descriptors are, beside the streams.
+fn descriptors((): ()) -> Vec<String> {
+    let listed = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let others = listed.filter(|entry| !["0", "1", "2"].iter().any(|stream| entry.file_name() == *stream));
+    let meant = others.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    meant.map(|path| path.display().to_string()).collect()
+}
+
+fanmap::register!(descriptors);
+
+#[test]
+fn a_worker_keeps_no_descriptor_of_its_parents_open() {
+    // Not closed on exec, as what C libraries open often is.
+    let (mut reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::empty())
+        .map(|(reader, writer)| (std::fs::File::from(reader), writer))
+        .unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&writer));
+    let pipe = std::fs::read_link(link).unwrap().display().to_string();
+    let pool = pool(1);
+    let held = pool.submit(descriptors, ()).unwrap().wait().unwrap();
+    assert!(
+        held.iter().any(|meant| meant.contains("eventfd")),
+        "its own are there: {held:?}"
+    );
+    assert!(!held.contains(&pipe), "{held:?}");
+    // So the pipe ends with the last writer here, though the worker lives.
+    drop(writer);
+    let (done, ended) = mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        let read = std::io::Read::read(&mut reader, &mut [0]).unwrap();
+        done.send(read).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(0));
+    reading.join().unwrap();
+    assert_eq!(pool.workers().len(), 1);
+    end(&pool);
+}
+
 #[test]
 fn a_task_runs_in_another_process() {
     let pool = pool(1);
