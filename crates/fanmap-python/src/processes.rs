@@ -41,16 +41,14 @@ impl Terms {
     /// `retries` is `(count, wait, factor, max_wait, lost, outgrown, timed_out)`, with the waits in seconds.
     #[new]
     fn new(time_limit: Option<f64>, retries: Option<(u32, f64, f64, f64, bool, bool, bool)>) -> Self {
-        let retries = retries.map(|(count, wait, factor, max_wait, lost, outgrown, timed_out)| Retries {
-            count,
-            wait: Duration::from_secs_f64(wait),
-            factor,
-            max_wait: Duration::from_secs_f64(max_wait),
+        let retries = retries.map(|(count, wait, factor, max_wait, lost, outgrown, timed_out)| {
             // Which exceptions count is asked where they are raised.
-            raised: true,
-            lost,
-            outgrown,
-            timed_out,
+            let mut retries = Retries::new(count)
+                .wait(Duration::from_secs_f64(wait))
+                .factor(factor)
+                .max_wait(Duration::from_secs_f64(max_wait));
+            (retries.lost, retries.outgrown, retries.timed_out) = (lost, outgrown, timed_out);
+            retries
         });
         let time_limit = time_limit.map(Duration::from_secs_f64);
         Self {

@@ -56,6 +56,12 @@ pub(crate) fn decode<T: DeserializeOwned>(message: &mut Message) -> Result<T, po
 }
 
 /// What a [`Buffer`] holds: integers and floats.
+///
+/// ```
+/// let bytes: fanmap::Buffer<u8> = (0..4).collect();
+/// let floats = fanmap::Buffer::from(vec![0.5f32; 4]);
+/// assert_eq!((bytes.len(), floats.iter().sum()), (4, 2.0));
+/// ```
 pub trait Element: Pod {}
 
 macro_rules! elements {

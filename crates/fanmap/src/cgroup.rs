@@ -8,7 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a cgroup, and those above it, leave a process.
+///
+/// ```
+/// let limits = fanmap::cgroup::Limits::of_this_process();
+/// match limits.memory {
+///     Some(bytes) => println!("{} MiB may be used", bytes >> 20),
+///     None => println!("as much memory as there is"),
+/// }
+/// assert!(limits.cores.is_none_or(|cores| cores > 0.0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct Limits {
     /// How many cores' worth of time, perhaps a fraction. `None`: as much as there is.
     pub cores: Option<f64>,

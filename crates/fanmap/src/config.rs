@@ -59,6 +59,7 @@ impl ThreadConfig {
 /// # Ok::<(), fanmap::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Retries {
     /// How often at most, after the first time.
     pub count: u32,

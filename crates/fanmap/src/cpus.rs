@@ -10,6 +10,13 @@ use crate::cgroup::Limits;
 ///
 /// It honours the process's CPU affinity and the quota of its cgroup (v1 and v2, with those above it; rounded down), so a
 /// container that was given two cores of sixty-four gets 2.
+///
+/// ```
+/// use fanmap::cpus;
+///
+/// assert!(1 <= cpus::available() && cpus::available() <= cpus::affinity());
+/// assert!(cpus::default_threads() <= cpus::available() + 4);
+/// ```
 #[must_use]
 pub fn available() -> usize {
     within(affinity(), Limits::of_this_process().cores)

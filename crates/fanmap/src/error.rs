@@ -9,6 +9,14 @@ use std::sync::Arc;
 use crate::lost::WorkerLost;
 
 /// What kind of thing went wrong.
+///
+/// ```
+/// use fanmap::ErrorKind;
+///
+/// let results: Vec<_> = fanmap::map(["7", "seven"], |word| word.parse::<u32>().unwrap()).collect();
+/// let told: Vec<Option<ErrorKind>> = results.iter().map(|result| result.as_ref().err().map(|error| error.kind())).collect();
+/// assert_eq!(told, [None, Some(ErrorKind::Panicked)]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -41,7 +49,15 @@ pub enum ErrorKind {
 /// ```
 /// let error = fanmap::ThreadPool::new(0).unwrap_err();
 /// assert_eq!(error.kind(), fanmap::ErrorKind::InvalidInput);
-/// assert!(error.to_string().contains("at least 1"));
+/// assert!(error.message().contains("at least 1"));
+///
+/// let errors: Vec<_> = fanmap::map(["7", "seven"], |word| word.parse::<u32>().unwrap()).filter_map(Result::err).collect();
+/// assert_eq!(errors[0].item(), Some(1));
+/// assert!(errors[0].to_string().starts_with("item 1: the task panicked"));
+/// assert!(errors[0].worker().is_none()); // it is there
+///
+/// let mine = fanmap::Error::new(fanmap::ErrorKind::Codec, "no header");
+/// assert_eq!(mine.to_string(), "no header");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {

@@ -33,6 +33,35 @@ pub use many::{AsCompleted, When, as_completed, wait};
 use many::Watch;
 
 /// The keeper of a task's state, where that is not the future itself.
+///
+/// ```
+/// use fanmap::{Control, ErrorKind, Outcome, future::controlled_promise};
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// /// A task that some server has, which may or may not have begun it.
+/// #[derive(Default)]
+/// struct Remote {
+///     begun: AtomicBool,
+/// }
+///
+/// impl Control for Remote {
+///     fn cancel(&self) -> bool {
+///         !self.begun.load(Ordering::Relaxed)
+///     }
+///     fn is_running(&self) -> bool {
+///         self.begun.load(Ordering::Relaxed)
+///     }
+/// }
+///
+/// let remote = Arc::new(Remote::default());
+/// let (promise, future) = controlled_promise(Arc::clone(&remote) as Arc<dyn Control>);
+/// remote.begun.store(true, Ordering::Relaxed);
+/// assert!(future.is_running() && !future.cancel());
+/// promise.complete(Outcome::Value(42));
+/// assert_eq!(future.wait()?, 42);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub trait Control: Send + Sync {
     /// Cancels the task: true if and only if it will never run, now or because it was cancelled before.
     fn cancel(&self) -> bool;
@@ -177,6 +206,8 @@ pub fn promise<T>() -> (Promise<T>, Future<T>) {
 }
 
 /// The two ends of the outcome of a task whose state somebody else keeps.
+///
+/// [`Control`] has an example.
 pub fn controlled_promise<T>(control: Arc<dyn Control>) -> (Promise<T>, Future<T>) {
     ends(Some(control))
 }
@@ -201,6 +232,24 @@ fn ends<T>(control: Option<Arc<dyn Control>>) -> (Promise<T>, Future<T>) {
 }
 
 /// The executor's end: who holds it owes the outcome. Dropping it pays the debt, so that nobody waits for ever.
+///
+/// ```
+/// use fanmap::{ErrorKind, Outcome, Start, future::promise};
+///
+/// let (promise, future) = promise();
+/// assert_eq!(promise.start(), Start::Run); // it cannot be cancelled any more
+/// promise.complete(Outcome::Value("done"));
+/// assert_eq!(future.wait()?, "done");
+///
+/// let (promise, future) = fanmap::future::promise::<u32>();
+/// assert!(future.cancel());
+/// assert_eq!(promise.start(), Start::Skip);
+///
+/// let (promise, future) = fanmap::future::promise::<u32>();
+/// drop(promise);
+/// assert_eq!(future.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub struct Promise<T> {
     shared: Arc<Shared<T>>,
 }
@@ -246,9 +295,46 @@ impl<T> Drop for Promise<T> {
 /// Dropping it does not cancel the task. It can also be awaited.
 ///
 /// ```
-/// let pool = fanmap::ThreadPool::new(2)?;
-/// let answer = pool.submit(|| 6 * 7)?;
-/// assert_eq!(answer.wait()?, 42);
+/// use std::sync::mpsc::channel;
+/// use std::time::{Duration, Instant};
+///
+/// let pool = fanmap::ThreadPool::new(1)?;
+/// let ((begun, has_begun), (release, held)) = (channel(), channel::<()>());
+/// let mut runs = pool.submit(move || (begun.send(()), held.recv().is_err()).1)?;
+/// let waits = pool.submit(|| 6 * 7)?;
+///
+/// let late = runs.wait_timeout(Duration::from_millis(1)).unwrap_err();
+/// assert_eq!(late.kind(), fanmap::ErrorKind::Timeout); // it can be waited for again
+/// has_begun.recv().expect("it begins");
+/// assert!(runs.is_running() && !runs.is_done());
+///
+/// let (ended, told) = channel();
+/// waits.on_done(move || ended.send("over").expect("somebody listens"));
+/// assert!(waits.cancel() && waits.is_cancelled()); // it will never run
+/// assert_eq!(told.recv(), Ok("over"));
+///
+/// drop(release);
+/// assert!(runs.wait_until(Instant::now() + Duration::from_secs(60))?);
+///
+/// let answer = async { pool.submit(|| 6 * 7)?.await };
+/// assert_eq!(block_on(answer)?, 42);
+/// # fn block_on<F: Future>(future: F) -> F::Output {
+/// #     struct Unpark(std::thread::Thread);
+/// #     impl std::task::Wake for Unpark {
+/// #         fn wake(self: std::sync::Arc<Self>) {
+/// #             self.0.unpark();
+/// #         }
+/// #     }
+/// #     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+/// #     let mut context = std::task::Context::from_waker(&waker);
+/// #     let mut future = std::pin::pin!(future);
+/// #     loop {
+/// #         match future.as_mut().poll(&mut context) {
+/// #             std::task::Poll::Ready(output) => return output,
+/// #             std::task::Poll::Pending => std::thread::park(),
+/// #         }
+/// #     }
+/// # }
 /// # Ok::<(), fanmap::Error>(())
 /// ```
 #[must_use = "a future that is dropped takes its task's outcome with it"]

@@ -5,6 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How a worker process ended.
+///
+/// ```
+/// use fanmap::Exit;
+///
+/// assert_eq!(Exit::Code(3).to_string(), "exit code 3");
+/// assert_eq!(Exit::Signal(11).to_string(), "signal 11 (SIGSEGV)");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It exited with this code.
@@ -52,7 +59,10 @@ impl Death {
 }
 
 /// The call that a task was, as far as its parent still has it.
+///
+/// It comes with a [`WorkerLost`], whose example shows it, and with an [`Overdue`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Call {
     /// The function's name.
     pub function: Arc<str>,
@@ -65,7 +75,27 @@ pub struct Call {
 }
 
 /// A task that ran for longer than it may, and was ended with its worker process.
+///
+/// ```
+/// use fanmap::{ErrorKind, ProcessPool};
+/// use std::time::Duration;
+///
+/// fn stuck(_: u32) {
+///     loop {
+///         std::thread::park();
+///     }
+/// }
+/// fanmap::register!(stuck);
+///
+/// fanmap::init();
+/// let pool = ProcessPool::builder().workers(1).task_timeout(Duration::from_millis(20)).build()?;
+/// let error = pool.submit(stuck, 3)?.wait().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::TaskTimeout);
+/// assert!(error.message().contains("ran for longer than 20ms")); // as `Overdue` says it
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Overdue {
     /// The worker's process id.
     pub pid: u32,
@@ -86,7 +116,27 @@ impl fmt::Display for Overdue {
 }
 
 /// A worker process that ended while it ran a task.
+///
+/// ```
+/// use fanmap::{ErrorKind, Exit, ProcessPool};
+///
+/// fn careless(n: u32) -> u32 {
+///     if n == 3 { std::process::abort() } else { n }
+/// }
+/// fanmap::register!(careless);
+///
+/// fanmap::init();
+/// let error = ProcessPool::new(1)?.submit(careless, 3)?.wait().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::WorkerLost);
+/// let lost = error.worker().expect("it was a worker that was lost");
+/// assert_eq!(lost.exit, Exit::Signal(6));
+/// assert_eq!(lost.exit.to_string(), "signal 6 (SIGABRT)");
+/// assert!(lost.call.function.ends_with("careless"));
+/// assert!(!lost.out_of_memory && lost.memory_limit.is_none());
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerLost {
     /// The worker's process id.
     pub pid: u32,

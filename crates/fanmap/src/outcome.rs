@@ -9,6 +9,14 @@ use crate::lost::{Overdue, WorkerLost};
 /// What became of one task.
 ///
 /// `T` is the function's value, `E` what it raised: a [`Panic`] over threads, encoded bytes over processes.
+///
+/// ```
+/// use fanmap::{ErrorKind, Outcome, Panic};
+///
+/// let outcomes = [Outcome::Value(42), Outcome::Raised(Panic::new("no")), Outcome::Cancelled];
+/// let kinds = outcomes.map(|outcome| outcome.into_result().map_err(|error| error.kind()));
+/// assert_eq!(kinds, [Ok(42), Err(ErrorKind::Panicked), Err(ErrorKind::Cancelled)]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Outcome<T, E = Panic> {
@@ -43,6 +51,14 @@ pub(crate) fn cancelled() -> Error {
 }
 
 /// A panic of a task's function, as its message.
+///
+/// ```
+/// use fanmap::Panic;
+///
+/// let payload = std::panic::catch_unwind(|| panic!("{} is odd", 3)).unwrap_err();
+/// assert_eq!(Panic::from_payload(&*payload).message(), "3 is odd");
+/// assert_eq!(Panic::new("3 is odd"), Panic::from_payload(&*payload));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Panic {
     message: String,

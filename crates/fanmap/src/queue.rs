@@ -30,6 +30,22 @@ use crate::error::{Error, ErrorKind};
 use crate::sync::{AtomicBool, Condvar, Event, Mutex, MutexGuard, Ordering, Wake};
 
 /// What becomes of the tasks that have not started when an executor closes.
+///
+/// ```
+/// use fanmap::{ErrorKind, Pending, ThreadPool};
+/// use std::sync::mpsc;
+///
+/// let pool = ThreadPool::new(1)?;
+/// let ((begun, has_begun), (release, held)) = (mpsc::channel(), mpsc::channel::<()>());
+/// let runs = pool.submit(move || (begun.send(()), held.recv().is_err()).1)?;
+/// let waits = pool.submit(|| 1)?;
+/// has_begun.recv().expect("it begins");
+/// pool.close(Pending::Cancel);
+/// drop(release);
+/// assert!(runs.wait()?);
+/// assert_eq!(waits.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
     /// They are run, then the workers end.
@@ -39,6 +55,17 @@ pub enum Pending {
 }
 
 /// How waiting for an executor's workers ended.
+///
+/// ```
+/// use fanmap::{Joined, Pending, ThreadPool};
+///
+/// let pool = ThreadPool::new(2)?;
+/// let answer = pool.submit(|| 42)?;
+/// pool.close(Pending::Finish);
+/// assert_eq!(pool.join(None), Joined::All);
+/// assert!(answer.is_done());
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Joined {

@@ -18,6 +18,26 @@ use crate::error::Error;
 /// Something an executor runs once, or tells that it will never run.
 ///
 /// An executor that takes a job calls exactly one of the three methods, without holding any lock of its own.
+///
+/// ```
+/// use std::sync::mpsc::{Sender, channel};
+///
+/// struct Greet(Sender<&'static str>);
+///
+/// impl fanmap::Job for Greet {
+///     fn run(self: Box<Self>) {
+///         let _ = self.0.send("hello");
+///     }
+///     fn discard(self: Box<Self>) {
+///         let _ = self.0.send("never");
+///     }
+/// }
+///
+/// let (sender, heard) = channel();
+/// fanmap::ThreadPool::new(1)?.execute(Box::new(Greet(sender))).map_err(|rejected| rejected.error)?;
+/// assert_eq!(heard.recv(), Ok("hello"));
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub trait Job: Send {
     /// Does the work, on a worker. A panic in it is contained, but nobody hears of it: report outcomes from inside.
     fn run(self: Box<Self>);
@@ -63,6 +83,8 @@ impl Stage {
 }
 
 /// Whether a worker may run the task.
+///
+/// [`Promise::start`](crate::Promise::start) tells it; see there for an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Start {

@@ -45,6 +45,10 @@ use crate::supervisor::{Pool, Ticket};
 ///     assert_eq!(pool.submit(square, 7)?.wait()?, 49);
 ///     let squares: Vec<u64> = pool.map(1..=4, square)?.collect::<Result<_, _>>()?;
 ///     assert_eq!(squares, [1, 4, 9, 16]);
+///     assert!(pool.workers().len() <= pool.max_workers());
+///     // A drop would let it finish, too, but not wait until no process is left.
+///     pool.close(fanmap::Pending::Finish);
+///     assert_eq!(pool.join(None), fanmap::Joined::All);
 ///     Ok(())
 /// }
 /// ```
@@ -53,6 +57,22 @@ pub struct ProcessPool {
 }
 
 /// How a [`ProcessPool`] is made: see [`ProcessPool::builder`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let pool = fanmap::ProcessPool::builder()
+///     .workers(2)
+///     .max_tasks_per_worker(1000)
+///     .worker_memory_limit(2 << 30)
+///     .task_timeout(Duration::from_secs(60))
+///     .retries(2)
+///     .idle(Duration::from_secs(30))
+///     .worker_args(["--quiet"])
+///     .build()?;
+/// assert_eq!(pool.workers(), []); // none before the first task
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct ProcessPoolBuilder {
     config: ProcessConfig,

@@ -28,9 +28,29 @@ use crate::queue::{Joined, Next, Offer, Pending, Place, Queue};
 use crate::task::{Job, Start};
 
 /// Brings one more worker thread, on the thread that submits: see [`ThreadPoolBuilder::spawn_with`].
+///
+/// [`ThreadPoolBuilder::spawn_with`] has an example.
 pub type SpawnWith = Box<dyn Fn(Seat) -> Result<(), Error> + Send + Sync>;
 
 /// A job that the pool does not take, handed back, and why.
+///
+/// ```
+/// use fanmap::{ErrorKind, Pending, ThreadPool};
+///
+/// struct Nothing;
+///
+/// impl fanmap::Job for Nothing {
+///     fn run(self: Box<Self>) {}
+///     fn discard(self: Box<Self>) {}
+/// }
+///
+/// let pool = ThreadPool::new(1)?;
+/// pool.close(Pending::Finish);
+/// let rejected = pool.execute(Box::new(Nothing)).unwrap_err();
+/// assert_eq!(rejected.error.kind(), ErrorKind::Closed);
+/// rejected.job.discard(); // or run it here
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub struct Rejected {
     /// What was to be run. Neither run nor discarded: that is up to the caller now.
     pub job: Box<dyn Job>,
@@ -57,7 +77,8 @@ impl std::error::Error for Rejected {}
 /// What was asked of a [`ThreadPool`] that is not made yet.
 ///
 /// ```
-/// let pool = fanmap::ThreadPool::builder().workers(2).name("fetch").build()?;
+/// let idle = std::time::Duration::from_secs(10);
+/// let pool = fanmap::ThreadPool::builder().workers(2).name("fetch").idle(idle).build()?;
 /// let name = pool.submit(|| std::thread::current().name().map(str::to_owned))?;
 /// assert_eq!(name.wait()?.as_deref(), Some("fetch-0"));
 /// # Ok::<(), fanmap::Error>(())
@@ -95,6 +116,21 @@ impl ThreadPoolBuilder {
     /// [`Seat::run`] and returns without waiting for it, or returns why it cannot; then the job goes to the workers there
     /// are, and is rejected if there are none. The pool counts these threads but cannot join them:
     /// [`ThreadPool::join`] returns when the last of them has left its seat.
+    ///
+    /// ```
+    /// let pool = fanmap::ThreadPool::builder()
+    ///     .workers(2)
+    ///     .spawn_with(Box::new(|seat| {
+    ///         std::thread::Builder::new()
+    ///             .stack_size(16 << 20)
+    ///             .spawn(move || seat.run())
+    ///             .map(drop)
+    ///             .map_err(|cause| fanmap::Error::new(fanmap::ErrorKind::Os, cause.to_string()))
+    ///     }))
+    ///     .build()?;
+    /// assert_eq!(pool.submit(|| 6 * 7)?.wait()?, 42);
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
     pub fn spawn_with(mut self, spawn: SpawnWith) -> Self {
         self.spawn_with = Some(spawn);
         self
@@ -129,6 +165,22 @@ impl fmt::Debug for ThreadPoolBuilder {
 /// A pool of threads, for tasks that compute and for tasks that wait.
 ///
 /// Dropping it closes it with [`Pending::Finish`] and does not wait: what was submitted is run.
+///
+/// ```
+/// use fanmap::{Pending, ThreadPool};
+///
+/// let pool = ThreadPool::new(4)?;
+/// let answer = pool.submit(|| 6 * 7)?;
+/// let lengths: Vec<usize> = pool.map(["one", "two", "three"], str::len).collect::<Result<_, _>>()?;
+/// assert_eq!((answer.wait()?, lengths), (42, vec![3, 3, 5]));
+/// assert!(pool.workers() <= pool.max_workers() && pool.max_workers() == 4);
+/// assert!(pool.queued() == 0 && !pool.on_worker());
+///
+/// pool.close(Pending::Finish);
+/// assert!(pool.is_closed() && !pool.is_stopped() && pool.broken().is_none());
+/// assert!(pool.submit(|| 1).is_err());
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub struct ThreadPool {
     core: Arc<Core>,
 }
@@ -190,6 +242,16 @@ impl ThreadPool {
     }
 
     /// Takes no more tasks because of `why`: later submits are told so, and what has not started fails with it.
+    ///
+    /// ```
+    /// use fanmap::{Error, ErrorKind, ThreadPool};
+    ///
+    /// let pool = ThreadPool::new(1)?;
+    /// pool.fail(Error::new(ErrorKind::Broken, "the licence has run out"));
+    /// assert_eq!(pool.submit(|| 1).unwrap_err().message(), "the licence has run out");
+    /// assert!(pool.is_stopped() && pool.broken().is_some());
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
     pub fn fail(&self, why: Error) {
         self.core.fail(&why);
     }
@@ -222,6 +284,14 @@ impl ThreadPool {
 
     /// Whether a job waits that was queued when [`jobs_queued`](ThreadPool::jobs_queued) was less than `number`. For a job
     /// that does many things and lets those go first that came before them.
+    ///
+    /// ```
+    /// let pool = fanmap::ThreadPool::new(1)?;
+    /// let now = pool.jobs_queued();
+    /// pool.submit(|| ())?.wait()?;
+    /// assert!(pool.jobs_queued() > now && !pool.waits_before(now));
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
     #[must_use]
     pub fn waits_before(&self, number: u64) -> bool {
         self.core.queue.waits_before(number)
@@ -464,6 +534,28 @@ pub fn rest() {
 /// A worker's place in a pool: whoever holds it is expected to run jobs.
 ///
 /// Dropping it gives the place up. If that was the last worker's and jobs are waiting, they fail.
+///
+/// ```
+/// use fanmap::{Seat, ThreadPool};
+///
+/// fn work(mut seat: Seat) {
+///     println!("worker {} begins", seat.index());
+///     while let Some(job) = seat.next_job() {
+///         job.run();
+///         while let Some(job) = seat.try_next_job() {
+///             job.run();
+///         }
+///     }
+/// }
+///
+/// let spawn = |seat| {
+///     std::thread::spawn(move || work(seat));
+///     Ok(())
+/// };
+/// let pool = ThreadPool::builder().workers(2).spawn_with(Box::new(spawn)).build()?;
+/// assert_eq!(pool.submit(|| 6 * 7)?.wait()?, 42);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 pub struct Seat {
     core: Arc<Core>,
     index: usize,

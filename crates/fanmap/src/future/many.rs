@@ -14,6 +14,16 @@ use fanmap_shm::event::{Event, Wake};
 use super::Future;
 
 /// When [`wait`] returns, unless all futures are done or the deadline passes before.
+///
+/// ```
+/// use fanmap::{Outcome, When, future::promise, wait};
+///
+/// let (first, one) = promise();
+/// let (_second, two) = promise::<u32>();
+/// first.complete(Outcome::Value(1));
+/// let (done, pending) = wait([one, two], When::FirstCompleted, None);
+/// assert_eq!((done.len(), pending.len()), (1, 1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// As soon as one is done or cancelled.
@@ -125,6 +135,19 @@ fn watch_all<T>(futures: &[Future<T>]) -> Arc<Watch> {
 }
 
 /// The iterator of [`as_completed`].
+///
+/// ```
+/// use fanmap::{Outcome, as_completed, future::promise};
+///
+/// let (first, one) = promise();
+/// let (second, two) = promise();
+/// let mut futures = as_completed([one, two]);
+/// second.complete(Outcome::Value(2));
+/// assert_eq!(futures.len(), 2);
+/// assert_eq!(futures.next().map(|future| future.wait()), Some(Ok(2)));
+/// first.complete(Outcome::Value(1));
+/// assert_eq!(futures.next().map(|future| future.wait()), Some(Ok(1)));
+/// ```
 #[must_use = "iterators do nothing until they are consumed"]
 pub struct AsCompleted<T> {
     futures: Vec<Option<Future<T>>>,

@@ -5,23 +5,28 @@
 //!
 //! # The order of things in `next`
 //! The head of the order is handed out if it is ready. Otherwise an item is read and sent at once, as long as the
-//! [`window`] has room, and the head is looked at again after each. Only when nothing can be read does it wait. So a
+//! window has room, and the head is looked at again after each. Only when nothing can be read does it wait. So a
 //! result is never withheld because the input is slow, and no item waits for another to be read.
 //!
 //! # Results as they come
 //! Whoever wants results in the order in which they come gets any that is there; the window counts them as ever, so as much is
-//! in flight as in order. A binding has meeting points of its own ([`ordered`], and [`work`] over threads), which then give out
+//! in flight as in order. A binding has meeting points of its own (`ordered`, and `work` over threads), which then give out
 //! the index of its item with each result.
 //!
 //! The caller's thread reads the input: its panics are the caller's, and an iterator need not be [`Send`].
 
+// Parts, for a binding that makes a map of its own; no promise to anybody else.
+#[doc(hidden)]
 pub mod ordered;
 mod processes;
+#[doc(hidden)]
 pub mod reorder;
 mod scope;
 mod threads;
 mod vec;
+#[doc(hidden)]
 pub mod window;
+#[doc(hidden)]
 pub mod work;
 
 use std::fmt;
@@ -102,8 +107,8 @@ impl<'f, I: Iterator, R> Map<'f, I, R> {
 
     /// Reads at most `items` ahead of the results handed out.
     ///
-    /// If not given, as many as keep the workers busy: see [`window::items_for`]. Fewer than there are workers leaves
-    /// some of them idle.
+    /// If not given, as many as are 50 ms of work for each worker: at least two for each and one more, at most 32768. Fewer
+    /// than there are workers leaves some of them idle.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if `items` is 0.

@@ -22,6 +22,19 @@ impl ProcessPool {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the function is not registered.
+    ///
+    /// ```
+    /// fn cube(n: i64) -> i64 {
+    ///     n * n * n
+    /// }
+    /// fanmap::register!(cube);
+    ///
+    /// fanmap::init();
+    /// let pool = fanmap::ProcessPool::new(2)?;
+    /// let cubes = pool.map(1.., cube)?.take(3).collect::<Result<Vec<i64>, _>>()?;
+    /// assert_eq!(cubes, [1, 8, 27]);
+    /// # Ok::<(), fanmap::Error>(())
+    /// ```
     pub fn map<I, F, R>(&self, items: I, function: F) -> Result<Map<'static, I::IntoIter, R>, Error>
     where
         I: IntoIterator,

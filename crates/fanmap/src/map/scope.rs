@@ -65,6 +65,21 @@ impl ThreadPool {
 /// Where tasks that borrow are submitted: see [`scope`].
 ///
 /// `'scope` is how long tasks may run, `'env` how long what they borrow lives. Tasks may submit others.
+///
+/// ```
+/// use fanmap::Scope;
+///
+/// /// The sum, each pair of numbers in a task of its own.
+/// fn sum<'scope>(s: Scope<'scope, '_>, numbers: &'scope [u64]) -> Result<u64, fanmap::Error> {
+///     let parts = numbers.chunks(2).map(|part| s.submit(move || part.iter().sum::<u64>()));
+///     let parts = parts.collect::<Result<Vec<_>, _>>()?;
+///     parts.into_iter().map(|part| part.wait()).sum()
+/// }
+///
+/// let numbers = [1, 2, 3, 4, 5];
+/// assert_eq!(fanmap::scope(|s| sum(s, &numbers))?, 15);
+/// # Ok::<(), fanmap::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Scope<'scope, 'env: 'scope> {
     lender: &'scope Lender<'scope, 'env>,
