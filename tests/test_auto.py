@@ -252,6 +252,36 @@ def test_a_way_that_was_wrong_is_left_once_and_order_is_kept(ordered: bool) -> N
     assert not ordered or came == list(itertools.islice(itertools.cycle(sizes), len(came)))
 
 
+held, let_go = threading.Lock(), threading.Event()
+
+
+def compute_or_be_held(parent: int) -> None:
+    """Computes; but one that two threads of the program are tried with is held there."""
+    if os.getpid() == parent and threading.current_thread() is not threading.main_thread() and held.acquire(False):
+        let_go.wait(LIMIT)
+    compute(30_000)
+
+
+@pytest.mark.skipif(fanmap.cpu_count() < 2, reason="one core")
+@pytest.mark.parametrize("workers_are_there", [True, False])
+def test_as_they_come_nothing_waits_for_an_item_that_two_threads_were_tried_with(workers_are_there: bool) -> None:
+    _measure._kept.clear()
+    if workers_are_there:
+        list(fanmap.map(abs, [-1], executor="processes"))
+    else:
+        fanmap.shutdown()
+    try:
+        with fanmap.map(compute_or_be_held, [os.getpid()] * 100_000, ordered=False) as results:
+            for _ in results:
+                if held.locked() and results.stats.way == "processes":
+                    break
+            assert len(list(itertools.islice(results, 300))) == 300
+    finally:
+        let_go.set()
+        let_go.clear()
+        held.release()
+
+
 @pytest.mark.parametrize("options", [{"timeout": LIMIT}, {"retries": 1}])
 def test_a_timeout_and_retries_rule_out_the_calling_thread(options: Any) -> None:
     came = list(fanmap.map(where, [30_000] * 20, **options))

@@ -203,8 +203,11 @@ class AutoLane:
         return None
 
     def wait(self, timeout: float | None) -> Came | None:
-        for leg in tuple(self._legs):
-            if leg is self._legs[-1] or leg.lane.outstanding():
+        legs = tuple(self._legs)
+        # As they come, the next one is most likely one of the last leg's: an item that is still under way on a leg that
+        # was left is a slow one.
+        for leg in legs if self._flow.ordered else reversed(legs):
+            if leg.lane.outstanding():
                 began = perf_counter()
                 came = leg.lane.wait(timeout)
                 leg.spent += perf_counter() - began
@@ -312,7 +315,9 @@ class AutoLane:
         leg.lane.send(last, at)
         self._index = at + 1
         if len(self._legs) > 1:
-            return  # what is under way elsewhere would be measured along
+            # What is under way elsewhere would be measured along.
+            self._decide()
+            return self._go_on()
         self._note(*clocks.read())
         came = leg.lane.last() if isinstance(leg.lane, HereLane) else None
         result = came[1] if came is not None and came[0] == _outcome.VALUE else None
@@ -382,6 +387,10 @@ class AutoLane:
         if _choice.worth_trying(self.seen):
             return self.try_two()
         self._start_if_worth_it()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """From the calling thread, if another way was chosen and is there."""
         choice = self.choice
         if choice is None or choice.way == "serial":
             return
