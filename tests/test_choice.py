@@ -66,6 +66,25 @@ def test_a_refusal_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seen", "why"),
+    [
+        (WAITING | {"cores": 1, "workers": 1}, "one worker was asked for"),
+        (PLAIN | {"refusal": "a lock", "pair": None, "left": 50}, "one thread at a time runs Python code, and"),
+        (PLAIN | {"refusal": "a lock"}, "two threads are no faster than one, and"),
+        (PLAIN, "two threads are no faster than one, and"),
+        (PLAIN | {"pair": None}, "one thread at a time runs Python code, and"),
+        (PLAIN | {"pair": 1.3, "left": 10_000}, "threads wait for each other"),
+        (
+            dict(wall=2e-6, cpu=2e-6, items=9, left=10**6, cores=2, locked=False, not_here="retries"),
+            "items are short, and many of them go to a process together",
+        ),
+    ],
+)
+def test_a_reason_is_true_of_what_was_measured(seen: dict[str, Any], why: str) -> None:
+    assert why in decide(Measured(**seen)).why
+
+
+@pytest.mark.parametrize(
     ("seen", "threads"),
     [
         (WAITING, MOST_THREADS),

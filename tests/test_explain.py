@@ -64,6 +64,12 @@ def test_an_account_is_of_the_measurements_alone() -> None:
     assert "would change  if it could be sent: processes" in said
     said = account("compute", 1000, seen._replace(refusal="it holds a lock", pair=1.9))
     assert "chosen        threads, 2: it releases the interpreter's lock" in said
+    assert "looked at     16 of them, in the calling thread and in two threads\n" in said
+    said = account("compute", 1, seen._replace(left=1, items=1, cores=1, pair=None, not_here="retries"))
+    assert said.startswith("fanmap.map(compute, ...) over 1 item\n")
+    assert "looked at     1 of them, in the calling thread\n" in said
+    assert "here          1 core; " in said
+    assert "ruled out     the calling thread, by retries=\n" in said
 
 
 def test_it_tells_what_would_change_the_choice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,9 +108,12 @@ def test_no_process_is_started_for_it() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"task_timeout": 3.0}, "task_timeout= is for worker processes alone"),
-        ({"initializer": os.getpid}, "initializer= is for worker processes alone"),
-        ({"tag_output": True}, "tag_output= is for worker processes alone"),
+        ({"task_timeout": 3.0}, "task_timeout= is for worker processes."),
+        ({"initializer": os.getpid}, "initializer= is for worker processes."),
+        ({"initializer": os.getpid, "executor": "threads"}, "executor='threads' was named"),
+        ({"max_memory_per_worker": 2**30}, "max_memory_per_worker= is for worker processes."),
+        ({"worker_memory_limit": 2**30}, "worker_memory_limit= is for worker processes."),
+        ({"tag_output": True}, "tag_output= is for worker processes."),
         ({"executor": "serial"}, "executor='serial' was named"),
     ],
 )

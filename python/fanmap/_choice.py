@@ -123,7 +123,7 @@ def decide(seen: Measured) -> Choice:
         return Choice(best, 1, _why_serial(seen, count), costs)
     if best == "threads":
         return Choice(best, threads, _why_threads(seen), costs)
-    return Choice(best, processes, "it computes, one thread at a time runs Python code, and sending is cheap", costs)
+    return Choice(best, processes, _why_processes(seen), costs)
 
 
 def worth_starting(seen: Measured) -> bool:
@@ -186,8 +186,10 @@ def _over_processes(seen: Measured, count: int, workers: int) -> float:
 def _why_serial(seen: Measured, count: int) -> str:
     if count <= 1:
         return "there is one item at most"
+    if seen.workers == 1:
+        return "one worker was asked for: the calling thread does as well"
     if seen.cpu > 1.3 * seen.wall:
-        return "it uses several cores by itself"
+        return "more than one core computes in this process already while an item runs"
     if seen.wall < 10 * _CALL["processes"]:
         return "an item takes less than it costs to give it to a worker"
     if count * seen.wall < 2 * COLD:
@@ -195,11 +197,9 @@ def _why_serial(seen: Measured, count: int) -> str:
     if seen.cores == 1:
         return "there is one core, and it does not wait"
     if seen.refusal:
-        return f"two threads are no faster than one, and it cannot go to processes: {seen.refusal}"
+        return f"{_of_threads(seen)}, and it cannot go to processes: {seen.refusal}"
     if seen.dear or (seen.copy or 0.0) * 2 > seen.wall:
-        return (
-            "two threads are no faster than one, and sending items and results to processes takes longer than it saves"
-        )
+        return f"{_of_threads(seen)}, and sending items and results to processes takes longer than it saves"
     return "no other way is faster by much"
 
 
@@ -213,3 +213,18 @@ def _why_threads(seen: Measured) -> str:
     if seen.refusal:
         return f"{seen.not_here} rules out the calling thread, and it cannot go to processes: {seen.refusal}"
     return "threads are the cheapest"
+
+
+def _why_processes(seen: Measured) -> str:
+    if not seen.locked or is_waiting(seen):
+        return "items are short, and many of them go to a process together"
+    return f"it computes, {_of_threads(seen)}, and sending is cheap"
+
+
+def _of_threads(seen: Measured) -> str:
+    """Why they are not the way."""
+    if not seen.locked:
+        return "threads are no faster by much"
+    if seen.pair is None:
+        return "one thread at a time runs Python code"
+    return "two threads are no faster than one" if seen.pair <= _CLEAR else "threads wait for each other now and then"

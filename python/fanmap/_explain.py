@@ -59,9 +59,8 @@ def explain(fn: Callable[..., Any], /, *iterables: Iterable[Any], **options: Unp
 
 
 def _why_none(wanted: Wanted) -> str:
-    for option in ("initializer", "task_timeout", "tag_output", "forward_logging"):
-        if getattr(wanted, option):
-            return f"{option}= is for worker processes alone"
+    if wanted.executor == "processes" and wanted.means_processes:
+        return f"{wanted.means_processes}= is for worker processes"
     return f"executor={wanted.executor!r} was named"
 
 
@@ -98,7 +97,7 @@ def _measured(fn: Callable[..., Any], source: Source, star: bool, wanted: Wanted
 
 def account(name: str, length: int, seen: Measured) -> str:
     """What was measured, and what follows from it, in some lines."""
-    over = f"{length:,} items" if length else "an input that does not tell its length"
+    over = _count(length, "item") if length else "an input that does not tell its length"
     lines = [f"fanmap.map({name}, ...) over {over}"]
 
     def line(what: str, said: str) -> None:
@@ -109,7 +108,8 @@ def account(name: str, length: int, seen: Measured) -> str:
         return "\n".join(lines)
     choice = decide(seen)
     count = _choice.expected(seen)
-    line("looked at", f"{seen.items} of them, in the calling thread")
+    also = "" if seen.pair is None else " and in two threads"
+    line("looked at", f"{seen.items} of them, in the calling thread{also}")
     waits = f", of which {_time(seen.wall - seen.cpu)} waiting" if seen.wall - seen.cpu > 0.05 * seen.wall else ""
     line("an item", f"takes {_time(seen.wall)}{waits}")
     if seen.pair is not None:
@@ -120,9 +120,11 @@ def account(name: str, length: int, seen: Measured) -> str:
         line("sending", f"{_time(seen.copy)} for an item and its result of {seen.bytes:,} bytes together")
     lock = "one thread at a time runs Python code" if seen.locked else "threads run Python code at the same time"
     start = f"about {_time(seen.start)} to start worker processes" if seen.start else "worker processes are there"
-    line("here", f"{seen.cores} cores; {lock}; {start}")
+    line("here", f"{_count(seen.cores, 'core')}; {lock}; {start}")
+    if seen.not_here:
+        line("ruled out", f"the calling thread, by {seen.not_here}=")
     costs = ", ".join(f"{way} {_time(cost)}" for way, cost in sorted(choice.costs.items(), key=lambda each: each[1]))
-    line("would take", costs if length else f"{costs} for the next {count:,} items")
+    line("would take", costs if length else f"{costs} for the next {_count(count, 'item')}")
     workers = f", {'up to ' if _choice.is_waiting(seen) else ''}{choice.workers}" if choice.way != "serial" else ""
     line("chosen", f"{choice.way}{workers}: {choice.why}")
     for said in _what_would_change(seen, choice, count):
@@ -149,6 +151,10 @@ def _what_would_change(seen: Measured, choice: Choice, count: int) -> list[str]:
     if choice.costs.get("serial", 0.0) > 1.0 and choice.way == "serial" and not found:
         found.append("a function that releases the interpreter's lock, or items that are cheaper to send")
     return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _time(seconds: float) -> str:

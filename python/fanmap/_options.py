@@ -85,6 +85,19 @@ class Wanted(NamedTuple):
         return "retries" if self.retry is not None and self.retry.count else ""
 
     @property
+    def means_processes(self) -> str:
+        """The option that is for workers which are nothing but workers, so that there is no choice."""
+        given = {
+            "initializer": self.initializer is not None,
+            "task_timeout": self.task_timeout is not None,
+            "max_memory_per_worker": self.max_memory_per_worker is not None,
+            "worker_memory_limit": self.worker_memory_limit is not None,
+            "tag_output": self.tag_output,
+            "forward_logging": self.forward_logging,
+        }
+        return next((option for option, is_given in given.items() if is_given), "")
+
+    @property
     def limits_memory(self) -> bool:
         """Whether the memory of its workers is limited in some way."""
         return self.max_memory_per_worker is not None or self.worker_memory_limit is not None
@@ -140,12 +153,7 @@ class Wanted(NamedTuple):
             raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")
         elif self.initializer is not None:
             raise ValueError("initializer= makes a pool for this map; an executor that is given has workers already")
-        executor = self.executor
-        if executor == "auto" and (
-            self.initializer is not None or self.task_timeout is not None or self.limits_memory or self.speaks
-        ):
-            # They are for workers that are nothing but workers.
-            executor = "processes"
+        executor = "processes" if self.executor == "auto" and self.means_processes else self.executor
         if self.limits_memory and executor != "processes":
             raise ValueError(
                 "max_memory_per_worker= and worker_memory_limit= are for the processes of a pool that this map makes, "
