@@ -83,8 +83,8 @@ def test_map_refuses() -> None:
         fanmap.map(abs, [1], executor="green")
     with pytest.raises(TypeError, match="executor must be"):
         fanmap.map(abs, [1], executor=object())  # type: ignore[call-overload]
-    for executor in (None, THREADS):
-        with pytest.raises(TypeError, match="executor must be"):
+    for executor, what in ((None, "not NoneType"), (THREADS, "not the class ThreadPoolExecutor")):
+        with pytest.raises(TypeError, match=f"executor must be .*{what}"):
             fanmap.map(abs, [1], executor=executor)  # type: ignore[call-overload]
     for name in ("workers", "buffersize"):
         with pytest.raises(TypeError, match=name):
@@ -92,5 +92,7 @@ def test_map_refuses() -> None:
     for bad in ({"workers": 0}, {"buffersize": 0}, {"workers": -2}):
         with pytest.raises(ValueError, match=r"must be"):
             fanmap.map(abs, [1], **bad)
+    with pytest.raises(ValueError, match="workers must be at least 1, or -1 for all cores, but is -2"):
+        fanmap.map(abs, [1], workers=-2)
     with THREADS(1) as pool, pytest.raises(ValueError, match="workers"):
         fanmap.map(abs, [1], executor=pool, workers=2)

@@ -159,6 +159,9 @@ def test_it_is_a_context_manager_with_a_length_hint(name: str) -> None:
         assert next(results) == 0
         assert operator.length_hint(results) == 4
     assert operator.length_hint(results) == 0 and list(results) == []
+    results = fanmap.map(pow, [1, 2, 3], itertools.repeat(2), executor=name)
+    assert operator.length_hint(results) == 3, "what is repeated for ever has no length, and ends nothing"
+    results.close()
 
 
 @every

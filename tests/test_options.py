@@ -240,6 +240,13 @@ def test_arguments_of_a_failed_call_are_its_item(name: str) -> None:
     assert isinstance(came[0], fanmap.Failure) and (came[0].item, came[1]) == ((1, 0), 2.0)
 
 
+@pytest.mark.parametrize("executor", ["auto", "serial"])
+def test_in_the_calling_thread_an_exit_is_the_programs(executor: str) -> None:
+    with pytest.raises(SystemExit):
+        list(fanmap.map(sys.exit, [3], executor=executor, on_error="skip"))
+    assert list(fanmap.map(sys.exit, [3], executor="threads", on_error="skip")) == []
+
+
 # ---- timeout
 
 
@@ -247,7 +254,7 @@ def test_arguments_of_a_failed_call_are_its_item(name: str) -> None:
 def test_what_is_not_there_in_time_is_an_error(name: str, tmp_path: Path) -> None:
     with Slow(tmp_path) as slow:
         results = fanmap.map(through, [slow.name], executor=name, workers=1, timeout=0.05)
-        with pytest.raises(fanmap.TimeoutError):
+        with pytest.raises(fanmap.TimeoutError, match="the result of item 0 was not there when timeout= had passed"):
             next(results)
         assert list(results) == []
         slow.let_go()  # a thread cannot be ended
@@ -256,8 +263,8 @@ def test_what_is_not_there_in_time_is_an_error(name: str, tmp_path: Path) -> Non
 @every
 def test_after_its_time_a_map_reads_no_more(name: str) -> None:
     source = iter([1])
-    with pytest.raises(fanmap.TimeoutError):
-        next(fanmap.map(abs, source, executor=name, timeout=0))
+    with pytest.raises(fanmap.TimeoutError, match="another result was not there"):
+        next(fanmap.map(abs, source, executor=name, timeout=0, ordered=False))
     assert next(source) == 1
     assert list(fanmap.map(abs, [-1], executor=name, timeout=60)) == [1]
     assert list(fanmap.map(abs, [], executor=name, timeout=60)) == []

@@ -37,6 +37,8 @@ def map_workers(value: Any) -> int | None:
         from ._cores import cpu_count
 
         return cpu_count()
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"workers must be at least 1, or -1 for all cores, but is {value}")
     positive("workers", value)
     return value  # type: ignore[no-any-return]
 

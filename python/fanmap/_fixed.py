@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-__all__ = ["Fixed", "fix"]
+__all__ = ["Fixed", "fix", "times"]
 
 
 class Fixed:
@@ -52,8 +52,8 @@ def fix(
     if not repeats or len(repeats) == len(iterables):
         return fn, iterables
     others = [iterable for place, iterable in enumerate(iterables) if place not in repeats]
-    lengths = [_times(iterables[place]) for place in repeats]
-    finite = [times for times in lengths if times is not None]
+    lengths = [times(iterables[place]) for place in repeats]
+    finite = [length for length in lengths if length is not None]
     if 0 in finite:
         return fn, iterables  # the map is empty, and there is nothing to take
     arguments = tuple((place, next(iter(iterables[place]))) for place in repeats)
@@ -62,10 +62,10 @@ def fix(
     return Fixed(fn, arguments), tuple(others)
 
 
-def _times(repeat: Any) -> int | None:
-    """How often; None is for ever."""
+def times(repeat: Any) -> int | None:
+    """How often an `itertools.repeat` gives what it gives; None is for ever."""
     try:
-        times: int = repeat.__length_hint__()  # `operator.length_hint` takes its TypeError for 0
+        left: int = repeat.__length_hint__()  # `operator.length_hint` takes its TypeError for 0
     except TypeError:
         return None
-    return times
+    return left

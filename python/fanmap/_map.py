@@ -71,7 +71,7 @@ class MapStats(NamedTuple):
     done: int
     """Items whose outcome was taken. Some of the results may still have to be handed out."""
     failed: int
-    """Those of them that failed."""
+    """Those of them that failed. In the calling thread the input's own error may count as an item's."""
     wall: float
     """Seconds from the first question for a result to the last result, or to now."""
     workers: int
@@ -94,7 +94,10 @@ class MapStats(NamedTuple):
 
     @property
     def speedup(self) -> float:
-        """How many times as fast as a serial map it was: `alone / wall`. What the consumer takes counts as well."""
+        """How many times as fast as a serial map it was: `alone / wall`. What the consumer takes counts as well.
+
+        0.0 over an executor that is not fanmap's, which does not tell.
+        """
         return self.alone / self.wall if self.wall > 0 else 1.0
 
 
@@ -155,6 +158,7 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._quiet = manner.quiet
         # Items under way, by index, where they are needed once their outcome has come.
         self._items: dict[int, Any] | None = {} if manner.keeps_items or manner.on_error == "return" else None
+        self._ordered = manner.ordered
         # Whether outcomes must come one by one: those that come together would not follow each other.
         self._singly = not manner.ordered and self._items is not None
         # What a plain map does not do leaves it out.
@@ -386,12 +390,21 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             if outcome is not None:
                 return outcome
             if late and self._input is not None:
-                raise TimeoutError
+                raise self._late()
             if self._input is not None and (room := lane.room()):
                 self._read(room)
                 continue
-            return lane.wait(None if self._deadline is None else self._deadline - monotonic())
+            if self._deadline is None:
+                return lane.wait(None)
+            try:
+                return lane.wait(self._deadline - monotonic())
+            except TimeoutError:
+                raise self._late() from None
         return None
+
+    def _late(self) -> TimeoutError:
+        awaited = f"the result of item {self._taken}" if self._ordered else "another result"
+        return TimeoutError(f"{awaited} was not there when timeout= had passed")
 
     def _read(self, count: int) -> None:
         """Read items and send them: up to `count` of an input that has them at hand, else what must go together."""

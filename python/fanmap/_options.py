@@ -145,9 +145,11 @@ class Wanted(NamedTuple):
             if self.executor == "serial" and (workers is not None or self.initializer is not None):
                 raise ValueError("executor='serial' has no workers, so neither workers= nor initializer= make sense")
         elif not isinstance(self.executor, Executor):
+            given = self.executor if isinstance(self.executor, type) else type(self.executor)
+            kind = "the class " if given is self.executor else ""
             raise TypeError(
-                f"executor must be 'auto', 'serial', 'threads', 'processes' or a concurrent.futures.Executor, "
-                f"not {type(self.executor).__name__}"
+                "executor must be 'auto', 'serial', 'threads', 'processes' or a concurrent.futures.Executor, "
+                f"not {kind}{given.__name__}"
             )
         elif workers is not None:
             raise ValueError("workers= makes a pool for this map; an executor that is given has its own number")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from ._fixed import times
+
 __all__ = ["Source", "in_step", "of_tuples"]
 
 # Inputs whose next item is always at hand.
-_PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+_PROMPT = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset, itertools.repeat)
 
 
 class Source(NamedTuple):
@@ -30,8 +33,10 @@ def in_step(iterables: tuple[Iterable[Any], ...], *, strict: bool = False) -> So
         items = _all_of_one_length([iter(iterable) for iterable in iterables])
     else:
         items = zip(*iterables, strict=False)
-    # Without any input there is nothing to map: the standard library's executors allow that.
-    length = min((operator.length_hint(iterable, 0) for iterable in iterables), default=0)
+    # What is repeated for ever ends no map, so it does not count. Without any input there is nothing to map: the
+    # standard library's executors allow that.
+    ending = [one for one in iterables if type(one) is not itertools.repeat or times(one) is not None]
+    length = min((operator.length_hint(iterable, 0) for iterable in ending), default=0)
     return Source(items, all(_is_prompt(iterable) for iterable in iterables), length)
 
 
