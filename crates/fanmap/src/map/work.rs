@@ -399,8 +399,9 @@ impl<T, R> Head<T, R> {
         if self.own.len() == 0 {
             self.take_first();
         }
-        if let Some(place) = self.own.as_slice().first() {
-            if !matches!(&*lock(place), Place::Result(result) if wanted(result)) {
+        if let Some(place) = self.own.as_mut_slice().first_mut() {
+            let place = place.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if !matches!(place, Place::Result(result) if wanted(result)) {
                 return None;
             }
             return match self.own.next()?.into_inner() {
