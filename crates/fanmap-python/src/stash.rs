@@ -6,7 +6,7 @@
 //! each gets others. The plain iterator is taken out of its place by the thread that asks it for a value, so another one
 //! that comes meanwhile sees that it is out. Once closed, by any thread, nothing is kept, and what comes late is dropped.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,8 +26,6 @@ pub(crate) struct Stash {
     kept: Mutex<Kept>,
     /// Written while `kept` is locked.
     closed: AtomicBool,
-    /// How many values plain iterators gave since somebody took that number.
-    plain_count: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -35,6 +33,8 @@ struct Kept {
     /// The next one is the last.
     values: Vec<Py<PyAny>>,
     plain: Plain,
+    /// How many values plain iterators gave since somebody took that number.
+    plain_count: usize,
 }
 
 #[derive(Default)]
@@ -115,9 +115,10 @@ impl Stash {
 
     /// How many values plain iterators gave. With `take` the count begins anew.
     fn _plain_count(&self, take: bool) -> usize {
+        let mut kept = self.lock();
         match take {
-            true => self.plain_count.swap(0, Ordering::Relaxed),
-            false => self.plain_count.load(Ordering::Relaxed),
+            true => std::mem::take(&mut kept.plain_count),
+            false => kept.plain_count,
         }
     }
 
@@ -126,7 +127,7 @@ impl Stash {
         let kept = {
             let mut kept = self.lock();
             self.closed.store(true, Ordering::Relaxed);
-            std::mem::take(&mut *kept)
+            (std::mem::take(&mut kept.values), std::mem::take(&mut kept.plain))
         };
         drop(kept);
     }
@@ -162,15 +163,15 @@ impl Stash {
         let mut kept = self.lock();
         let closed = self.closed.load(Ordering::Relaxed);
         kept.plain = match &next {
-            Some(Ok(_)) if !closed => Plain::Here(iterator.unbind(), until),
+            Some(Ok(_)) if !closed => {
+                kept.plain_count += 1;
+                Plain::Here(iterator.unbind(), until)
+            }
             _ => Plain::No,
         };
         drop(kept);
         match next {
-            Some(Ok(value)) if !closed => {
-                self.plain_count.fetch_add(1, Ordering::Relaxed);
-                return Ok(value);
-            }
+            Some(Ok(value)) if !closed => return Ok(value),
             _ if closed => {}
             None => drop(slf.call_method1(intern!(slf.py(), "_plain_ended"), (false, false))?),
             Some(Ok(_)) => {}
