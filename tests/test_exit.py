@@ -588,3 +588,48 @@ def test_a_thread_of_the_users_may_use_a_pool_while_the_main_thread_has_ended(ki
         pool.submit(abs, -1).result()
     """)
     assert out in ("1\n", "refused\n")
+
+
+def test_no_pool_needs_the_collector_to_let_go_of_its_descriptors() -> None:
+    good("""
+        import asyncio, contextlib, fanmap, gc, io, os
+
+        def work(x):
+            print(x)
+            if x == 2:
+                os._exit(3)
+            return [x][x // 4]  # of 4 an IndexError
+
+        def mapped(**options):
+            return list(fanmap.map(work, range(5), executor="processes", workers=2, on_error="return", **options))
+
+        def submitted(**options):
+            with fanmap.ProcessPoolExecutor(2, **options) as pool:
+                for future in [pool.submit(work, x) for x in range(5)]:
+                    future.exception(40)
+
+        def mapped_by_the_pool():
+            with fanmap.ProcessPoolExecutor(2) as pool:
+                list(pool.map(work, range(5), on_error="return"))
+
+        def broken():
+            with fanmap.ProcessPoolExecutor(2, initializer=int, initargs=("x",)) as pool:
+                assert pool.submit(abs, -1).exception(40)
+
+        ways = [
+            mapped, lambda: mapped(tag_output=True, forward_logging=True, retries=1), mapped_by_the_pool,
+            submitted, lambda: submitted(cancel_running=True, retries=1, task_timeout=60), broken,
+        ]
+        gc.collect()
+        gc.disable()
+        for piped in (False, True):
+            for way in ways:
+                for _ in range(2):
+                    with contextlib.redirect_stdout(io.StringIO()) if piped else contextlib.nullcontext():
+                        with contextlib.redirect_stderr(io.StringIO()):
+                            way()
+                    held = set(os.listdir("/proc/self/fd"))
+                    if _ == 0:
+                        before = held
+                assert held == before, (way, piped, held - before)
+    """)

@@ -284,3 +284,22 @@ def test_tags_and_logs_are_refused_where_there_are_no_worker_processes() -> None
     for option in ("tag_output", "forward_logging"):
         with pytest.raises(ValueError, match=f"{option}="):
             fanmap.map(abs, [1], executor="threads", **{option: True})  # type: ignore[call-overload]
+
+
+def test_what_a_map_asked_for_its_output_holds_though_another_call_comes_between() -> None:
+    good("""
+        import contextlib, fanmap, functools, io
+        class Submits:
+            def __reduce__(self):
+                pool.submit(abs, -1)
+                return int, (7,)
+        def say(seven, x):
+            print("line", x)
+            return x
+        out = io.StringIO()
+        with fanmap.ProcessPoolExecutor(1) as pool:
+            for x in range(20):
+                results = fanmap.map(functools.partial(say, Submits()), [x], executor=pool, tag_output=True)
+                with contextlib.redirect_stdout(out):
+                    assert next(results) == x and f"[worker 0] line {x}\\n" in out.getvalue()
+    """)

@@ -12,6 +12,7 @@ What cannot be pickled raises `pickle.PicklingError` for that one object, saying
 
 from __future__ import annotations
 
+import functools
 import pickle
 from io import BytesIO
 from types import BuiltinFunctionType, FunctionType
@@ -69,6 +70,8 @@ class Encoder:
     def __init__(self, policy: Policy = BY_VALUE, *, to_parent: bool = False) -> None:
         self._policy = policy
         self._to_parent = to_parent
+        # How to name a function or class. No method of this: the sender has it, too, and that would be a cycle.
+        self._reference = functools.partial(_back_to_parent, policy) if to_parent else policy.reference
         self._sender: Sender | None = None
         # The pickles of functions that went by name, by module and qualified name.
         self._names: dict[tuple[str, str], bytes] = {}
@@ -166,19 +169,17 @@ class Encoder:
             self._sender = sender
         return sender
 
-    def _reference(self, obj: Any) -> Any:
-        """How to name a function or class: the policy's answer, but for classes that came from the parent."""
-        if self._to_parent and isinstance(obj, type):
-            ident = _classes.received(obj)
-            if ident is not None:
-                return _classes.find, (ident,)
-        return self._policy.reference(obj)
-
     def _explain(self, obj: object, what: str | None, error: Exception) -> Exception:
         from . import _culprit
 
         name = _culprit.function_name(obj) if what is None else what
         return _culprit.explain(name, obj, error, self._by_value().dumps, to_parent=self._to_parent)
+
+
+def _back_to_parent(policy: Policy, obj: Any) -> Any:
+    """How a worker names a function or class: the policy's answer, but for classes that came from the parent."""
+    ident = _classes.received(obj) if isinstance(obj, type) else None
+    return policy.reference(obj) if ident is None else (_classes.find, (ident,))
 
 
 def _callback(buffers: list[PickleBuffer] | None) -> BufferCallback | None:

@@ -174,7 +174,7 @@ def lane_over_processes(
 ) -> Lane:
     """A lane to an executor's processes. What cannot be encoded fails, or (`gives_back`) is given back as `NotSent`."""
     terms = executor._terms.replaced(flow.time_limit, flow.retry)
-    function = executor._function(
+    function, speaks = executor._function(
         fn,
         b"*" if flow.star else b"1",
         terms.again,
@@ -184,7 +184,7 @@ def lane_over_processes(
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
     run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native)
-    flush = keeper.flush_output if keeper.started().output.behavior else None
+    flush = keeper.flush_output if speaks else None
     return _ProcessLane(run, executor, executor._encoder, flush, gives_back)
 
 
@@ -249,11 +249,10 @@ class _ProcessLane:
         self._encode = encoder.encode
         self._encode_atoms = encoder.encode_atoms
         self._decode = executor._decode_result
-        # Writes what tasks have written, which is there before their outcomes.
-        self._flush = flush
         self.room = run.room
-        self.poll = run.try_pop if flush is None else self._poll
-        self.wait = run.pop if flush is None else self._wait
+        # Methods of its own in their place would be a cycle, and hold the pool until the next collection.
+        self.poll = run.try_pop if flush is None else _after_output(run.try_pop, flush)
+        self.wait = run.pop if flush is None else _after_output(run.pop, flush)
         self.outstanding = run.outstanding
         self.spent = run.spent
 
@@ -276,18 +275,6 @@ class _ProcessLane:
             if not self._push(data, 1, buffers):
                 # There is no memory for the buffers, so they go with the rest.
                 self._push(self._encode(item, what), 1)
-
-    def _poll(self, stash: _native.Stash | None, /) -> Came | None:
-        return self._after_output(self._run.try_pop(stash))
-
-    def _wait(self, timeout: float | None) -> Came | None:
-        return self._after_output(self._run.pop(timeout))
-
-    def _after_output(self, came: Came | None) -> Came | None:
-        """An outcome that came, once what its task wrote is there."""
-        if came is not None and self._flush is not None:
-            self._flush()
-        return came
 
     def _push(self, data: bytes, count: int, buffers: list[PickleBuffer] | None = None) -> bool:
         assert self._executor is not None, "an item was sent after the last"
@@ -324,6 +311,18 @@ class _ProcessLane:
 
     def close(self, *, interrupted: bool, kill: bool) -> None:
         self._run.close(kill)
+
+
+def _after_output(take: Callable[[Any], Came | None], flush: Callable[[], None]) -> Callable[[Any], Came | None]:
+    """Takes an outcome once what its task has written is there, which `flush` writes."""
+
+    def taken(how: Any, /) -> Came | None:
+        came = take(how)
+        if came is not None:
+            flush()
+        return came
+
+    return taken
 
 
 class _Objects:

@@ -87,17 +87,19 @@ class Output:
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
             if tag or not _is_inherited(stream, descriptor):
                 piped |= descriptor
-        self.behavior = b""
         if not piped:
             self._inherited = sys.stdout, sys.stderr
+        behavior = b""
         if piped or logs:
             self._tagged = tag
             # Notebooks know by it which cell something belongs to.
             self._context = contextvars.copy_context()
             if self._thread is None:
                 self._watch(keeper)
-            self.behavior = pickle.dumps((piped, _levels() if logs else None), 5)
-        return self.behavior
+            behavior = pickle.dumps((piped, _levels() if logs else None), 5)
+        # At once, and what this call asked for is what comes back: others may ask meanwhile for something else.
+        self.behavior = behavior
+        return behavior
 
     def _watch(self, keeper: object) -> None:
         with self._lock:

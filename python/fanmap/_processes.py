@@ -299,7 +299,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         future: Future[T] = Future()
         how, given = (b"k", (args, kwargs)) if kwargs else (b"*", args)
         try:
-            function = self._function(fn, how, terms.again)
+            function, speaks = self._function(fn, how, terms.again)
             buffers: list[PickleBuffer] = []
             argument = started.encoder.encode(given, "the task's argument", buffers)
         except Exception as error:
@@ -309,7 +309,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
             future.set_running_or_notify_cancel()
             future.set_exception(detach(error))
             return future
-        if started.output.behavior:
+        if speaks:
             future._engine = self._engine
         if started.pool.may_start_worker():
             self._prepare()
@@ -460,8 +460,9 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         *,
         tag_output: bool = False,
         forward_logging: bool = False,
-    ) -> _native.Function:
-        """What the workers know `fn`, as it is now, by. `how` it is to be called, and `again` for what: see `_worker`.
+    ) -> tuple[_native.Function, bool]:
+        """What the workers know `fn`, as it is now, by; and whether what its calls write comes here, and before their
+        outcomes. `how` it is to be called, and `again` for what: see `_worker`.
 
         What has a state of its own is known anew for each call of `submit` and `map`: what an earlier call did to a
         worker's copy of it, a later one must not see.
@@ -478,7 +479,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         head = (len(behavior).to_bytes(4, sys.byteorder) + behavior if behavior else _NO_BEHAVIOR) + how
         body = started.encoder.encode_function(sent, buffers)
         if buffers:
-            return self._large_function(started.pool, name, sent, head, body, buffers)
+            return self._large_function(started.pool, name, sent, head, body, buffers), bool(behavior)
         key = head, body
         function = self._functions.get(key)
         if function is None:
@@ -488,7 +489,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
                     function = self._functions.setdefault(key, function)
                     if len(self._functions) > _KEPT_FUNCTIONS:
                         del self._functions[next(iter(self._functions))]
-        return function
+        return function, bool(behavior)
 
     def _large_function(
         self, pool: _native.ProcessPool, name: str, fn: object, head: bytes, body: bytes, buffers: list[PickleBuffer]
