@@ -51,6 +51,15 @@ def die_unless_first(x: int, how: str) -> int:
     return x
 
 
+def hold(name: str) -> str:
+    """As in `_scripts`."""
+    with open(name, "wb", 0) as started:
+        started.write(b"x")
+    with open(name + ".gate", "rb") as gate:
+        gate.read()
+    return name
+
+
 def die_at_gate(gate: str) -> None:
     with open(gate, "rb"):
         die("SIGKILL")
@@ -107,6 +116,52 @@ def test_a_pool_that_was_shut_down_ends_though_its_last_worker_dies(
     gate.write_bytes(b"")  # waits until the task is there
     pool.shutdown(wait=True)
     crash(future.exception(0))
+
+
+def stop(pids: set[int]) -> None:
+    """Stops processes; returns once they stand still."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            pass
+
+
+def descendants(pid: int) -> set[int]:
+    below = children(pid)
+    return below.union(*map(descendants, below))
+
+
+@pytest.mark.parametrize("end", ["shutdown", "terminate_workers", "kill_workers"])
+def test_processes_that_were_stopped_do_not_keep_a_pool_from_ending(
+    context: multiprocessing.context.BaseContext | None, end: str, tmp_path: Path
+) -> None:
+    before = descendants(os.getpid())
+    gate = Gate(tmp_path)
+    # No worker is killed for taking too long to end.
+    pool = fanmap.ProcessPoolExecutor(2, context, worker_exit_timeout=None)
+    held = pool.submit(hold, gate.name)
+    gate.wait()
+    assert pool.submit(abs, -1).result(LIMIT) == 1
+    stop(descendants(os.getpid()) - before)
+    if end == "shutdown":
+        pool.shutdown(wait=False)
+        gate.open()
+        assert held.result(LIMIT) == gate.name
+    else:
+        getattr(pool, end)()
+        assert isinstance(held.exception(LIMIT), fanmap.BrokenProcessPool)
+    pool.shutdown()
+    assert descendants(os.getpid()) == before
+    gate.close()
+
+
+def test_processes_that_were_stopped_do_not_keep_the_warm_pool_from_ending() -> None:
+    before = descendants(os.getpid())
+    list(fanmap.map(abs, range(100), executor="processes"))
+    stop(descendants(os.getpid()) - before)
+    fanmap.shutdown()
+    assert descendants(os.getpid()) == before
 
 
 @pytest.mark.parametrize(("how", "code"), WAYS_TO_DIE)

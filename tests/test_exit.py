@@ -161,6 +161,30 @@ def test_the_programs_hard_exit_leaves_nothing(kind: str) -> None:
     assert (result.status, result.out, result.err) == (5, "", "")
 
 
+@pytest.mark.parametrize("method", ["", "forkserver", "spawn"])
+def test_who_starts_for_a_program_that_has_ended_meanwhile_says_nothing(tmp_path: Path, method: str) -> None:
+    # What starts waits until the program is gone. A program that nobody waits for would still be there, as a zombie.
+    (tmp_path / "sitecustomize.py").write_text("""
+import os, sys
+while "fanmap._" in str(sys.orig_argv) and os.path.exists("/proc/" + os.environ["PROGRAM"]):
+    pass
+""")
+    (tmp_path / "program.py").write_text("""
+import fanmap, multiprocessing, os, sys
+if __name__ == "__main__":
+    os.environ.update(PYTHONPATH=sys.argv[1], PROGRAM=str(os.getpid()))
+    pool = fanmap.ProcessPoolExecutor(1, multiprocessing.get_context(sys.argv[2]) if sys.argv[2] else None)
+    pool.submit(abs, -1)
+    while not any(open(f"/proc/self/task/{task}/children").read() for task in os.listdir("/proc/self/task")):
+        pass  # it is on its way
+    os._exit(0)
+""")
+    good(
+        "import subprocess, sys; sys.exit(subprocess.run([sys.executable, *sys.argv[1:]]).returncode)",
+        *(str(tmp_path / "program.py"), str(tmp_path), method),
+    )
+
+
 def test_a_program_that_becomes_another_leaves_nothing() -> None:
     out = good("""
         import fanmap, os, sys

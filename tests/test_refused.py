@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fanmap
 import pytest
-from _scripts import good
+from _scripts import HOLD, Gate, good
 from fanmap import _native, _outcome
 
 # Seconds, for what comes at once unless it never comes.
@@ -117,6 +117,117 @@ def test_a_full_table_of_files_is_said_and_over_when_there_is_room() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
             with fanmap.ProcessPoolExecutor(1, context) as pool:
                 assert pool.submit(abs, -1).result(40) == 1
+        """
+    )
+
+
+# Fills the table of open files, and makes room in it again.
+FILL = """
+import fanmap, multiprocessing, os, resource, signal, sys, time
+def fill():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, before[1]))
+    held = []
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    def make_room():
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    return make_room
+def nothing():
+    pass
+def context():
+    return multiprocessing.get_context(sys.argv[1]) if sys.argv[1] else None
+"""
+
+
+@pytest.mark.parametrize("method", ["", "fork", "forkserver", "spawn"])
+def test_a_pool_that_found_no_room_for_a_worker_gets_it_once_there_is(method: str, tmp_path: Path) -> None:
+    meeting = tmp_path / "meeting"
+    os.mkfifo(meeting)
+    script = tmp_path / "program.py"
+    script.write_text(
+        FILL
+        + """
+def meet(how):
+    open(sys.argv[2], how).close()  # until another one opens it for the other way
+if __name__ == "__main__":
+    with fanmap.ProcessPoolExecutor(2, context()) as pool:
+        pool.submit(nothing).result(40)  # all that is needed is imported
+        make_room = fill()
+        both = [pool.submit(meet, "rb"), pool.submit(meet, "wb")]
+        pool.submit(abs, -1)  # to be asked for one more worker does not hide that there is none
+        make_room()
+        for future in both:
+            future.result(30)
+        """
+    )
+    good("", method, str(meeting), command=(str(script),))
+
+
+# With fork all workers are started at once, and so before the table can be filled.
+@pytest.mark.parametrize("method", ["", "forkserver"])
+def test_a_worker_for_whose_descriptor_there_is_no_room_works_and_can_be_ended(method: str, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    code = """
+def opened():
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass
+    return found
+def is_invited(before):
+    new = [to for fd, to in opened().items() if before.get(fd) != to]
+    pipes = [to for to in new if to.startswith("pipe")]
+    # Each pipe has one end left here: the worker's were sent.
+    return len(pipes) == len(set(pipes)) == 2 and sum("memfd" in to for to in new) == 2
+if __name__ == "__main__":
+    pool = fanmap.ProcessPoolExecutor(2, context(), cancel_running=True, worker_exit_timeout=None)
+    template = pool.submit(os.getppid).result(40)
+    held = pool.submit(hold, sys.argv[2])
+    open(sys.argv[2], "rb").read(1)
+    before = opened()
+    os.kill(template, signal.SIGSTOP)
+    late = pool.submit_with(task_timeout=1)(time.sleep, 600)
+    while not is_invited(before):
+        pass
+    make_room = fill()
+    os.kill(template, signal.SIGCONT)
+    assert isinstance(late.exception(30), fanmap.TaskTimeout), late
+    make_room()
+    assert held.cancel()
+    assert pool.submit(abs, -2).result(30) == 2
+    pool.shutdown()
+    """
+    try:
+        script = tmp_path / "program.py"
+        script.write_text(HOLD + FILL + code)
+        good("", method, gate.name, command=(str(script),))
+    finally:
+        gate.close()
+
+
+def test_a_fork_of_a_program_whose_table_is_full_says_so() -> None:
+    good(
+        FILL
+        + """
+full = [os.dup(0) for _ in range(200)]
+pool = fanmap.ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+pool._prepare  # imported
+before = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (full[-1] + 9, before[1]))
+pool._engine.started()
+resource.setrlimit(resource.RLIMIT_NOFILE, before)
+error = pool.submit(abs, -1).exception(40)
+assert isinstance(error, fanmap.BrokenProcessPool) and "Too many open files" in str(error), repr(error)
+pool.shutdown()
         """
     )
 

@@ -24,6 +24,8 @@ def main(parent: int, by_value: bool) -> None:
     _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     _worker.close_inherited()
     template = _native.Template.adopt(parent)
+    if template is None:
+        os._exit(0)
     if by_value:
         # Once, and while the parent encodes: each worker would have to.
         from . import _byvalue  # noqa: F401
@@ -45,9 +47,10 @@ def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:
         _place.template = True
         _inherit.leave_to_parent()
         template = _native.Template.over(fd, parent)
-        # Once, and while the parent encodes: each worker would have to.
-        _budget.threadpoolctl()
-        _serve(template, hooks)
+        if template is not None:
+            # Once, and while the parent encodes: each worker would have to.
+            _budget.threadpoolctl()
+            _serve(template, hooks)
         code = 0
     except BaseException:
         import traceback

@@ -92,15 +92,15 @@ impl Invitation {
 
 #[pymethods]
 impl Template {
-    /// The template in a program that `parent` started.
+    /// The template in a program that `parent` started; `None` if that has ended.
     #[staticmethod]
-    fn adopt(parent: u32) -> PyResult<Self> {
+    fn adopt(parent: u32) -> PyResult<Option<Self>> {
         Self::wrap(bytes::Template::adopt(parent))
     }
 
-    /// The template in a child that `parent` forked, with the socket `fd`.
+    /// The template in a child that `parent` forked, with the socket `fd`; `None` if that has ended.
     #[staticmethod]
-    fn over(fd: i32, parent: u32) -> PyResult<Self> {
+    fn over(fd: i32, parent: u32) -> PyResult<Option<Self>> {
         Self::wrap(bytes::Template::over(bytes::Socket::from_fd(adopt(fd)), parent))
     }
 
@@ -137,11 +137,11 @@ impl Template {
         }
     }
 
-    fn wrap(template: Result<bytes::Template, fanmap::Error>) -> PyResult<Self> {
+    fn wrap(template: Result<Option<bytes::Template>, fanmap::Error>) -> PyResult<Option<Self>> {
         let template = template.map_err(|error| convert::error(&error))?;
-        Ok(Self {
+        Ok(template.map(|template| Self {
             template: Mutex::new(Some(template)),
-        })
+        }))
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Got {
     Some(usize),
     /// Nothing is there now.
     Empty,
-    /// Nothing is there, and nobody is left who could write.
+    /// Nothing is there, and nobody is left who could write. Of messages also: one that is empty.
     Over,
 }
 

@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use libc::{rusage, siginfo_t};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions};
 
 use crate::fd::Fd;
 use crate::signals;
@@ -69,6 +70,11 @@ impl Process {
     /// Asks it to end (SIGTERM).
     pub fn terminate(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::TERM);
+    }
+
+    /// Has it go on if it was stopped (SIGCONT).
+    pub fn resume(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::CONT);
     }
 
     /// Takes the exit status of a child of this process that has ended, so that no zombie is left. `None` if it runs, or
@@ -181,11 +187,28 @@ pub fn go_first() -> io::Result<()> {
 pub fn spawn(mut command: Command) -> io::Result<(Process, Socket)> {
     let (ours, theirs) = Socket::pair()?;
     let spawned = command.stdin(Stdio::from(theirs.into_fd())).spawn();
-    let child = spawned.map_err(|cause| {
+    let mut child = spawned.map_err(|cause| {
         let program = command.get_program().to_string_lossy();
         io::Error::new(cause.kind(), format!("{program}: {cause}"))
     })?;
-    Ok((Process::open(child.id())?, ours))
+    let process = Process::open(child.id()).inspect_err(|_| {
+        // Nobody could watch it, so it is not to live, nor to stay as a zombie.
+        let _ = child.kill();
+        let _ = child.wait();
+    })?;
+    Ok((process, ours))
+}
+
+/// Ends a child of this process that has not been reaped, and reaps it: for one that cannot be watched.
+pub fn end_child(pid: u32) -> io::Result<()> {
+    let pid = to_pid(pid)?;
+    rustix::process::kill_process(pid, Signal::KILL)?;
+    while let Err(errno) = rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
+        if errno != Errno::INTR {
+            return Err(errno.into());
+        }
+    }
+    Ok(())
 }
 
 /// In a process that [`spawn`] started: takes the control socket, and leaves an empty standard input in its place. From
@@ -246,6 +269,25 @@ mod tests {
         assert_eq!(remains.ended, Ended::Code(7));
         assert!(remains.peak_memory > 0 && own_peak_memory() >= own_memory() && own_memory() > Some(0));
         assert_eq!(process.reap(), None);
+    }
+
+    #[test]
+    fn a_child_that_was_stopped_can_be_made_to_go_on_and_one_that_nobody_watches_be_ended() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "kill -STOP $$; exit 3"]);
+        let (process, _socket) = spawn(command).unwrap();
+        let stopped = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(process.as_fd()),
+            rustix::process::WaitIdOptions::STOPPED,
+        );
+        assert!(stopped.unwrap().unwrap().stopped());
+        process.resume();
+        assert_eq!(poll::wait(&[process.as_fd()], None).unwrap(), Ready::Some(vec![0]));
+        assert_eq!(process.reap().unwrap().ended, Ended::Code(3));
+
+        let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
+        end_child(child.id()).unwrap();
+        assert!(end_child(child.id()).is_err() && child.wait().is_err());
     }
 
     #[test]

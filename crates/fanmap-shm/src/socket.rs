@@ -31,6 +31,8 @@ pub struct Socket(Fd);
 pub enum Received {
     /// A message and its descriptors.
     Message(Vec<u8>, Vec<OwnedFd>),
+    /// A message whose descriptors are lost: there was no room for all of them in this process's table of open files.
+    Stripped(Vec<u8>),
     /// Nothing is there now.
     Empty,
     /// The other end is gone.
@@ -101,11 +103,16 @@ impl Socket {
                 Ok(message) => break message,
             }
         };
-        if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        if message.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a control message lost data or descriptors (is the table of open files full?)",
+                "a control message is longer than any that is sent",
             ));
+        }
+        // Those that did come are closed with the buffer, but for what is taken out of it.
+        if message.flags.contains(ReturnFlags::CTRUNC) {
+            bytes.truncate(message.bytes);
+            return Ok(Received::Stripped(bytes));
         }
         let mut fds = Vec::new();
         for part in ancillary.drain() {

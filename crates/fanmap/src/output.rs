@@ -329,6 +329,8 @@ impl State {
                 Got::Some(count) if channel == Channel::Message => self.push(channel, 0, buffer[..count].to_vec()),
                 Got::Some(count) => self.add(at, &buffer[..count]),
                 Got::Empty => return,
+                // An empty message. While this side has an end to send into, the channel is never over.
+                Got::Over if channel == Channel::Message && self.messages.is_some() => {}
                 Got::Over => return self.remove(at),
             }
         }
@@ -389,6 +391,8 @@ mod tests {
     use std::fs::File;
     use std::io::Write;
 
+    use fanmap_shm::socket::Socket;
+
     fn outlet() -> Arc<Outlet> {
         Arc::new(Outlet::new().unwrap())
     }
@@ -432,6 +436,22 @@ mod tests {
         assert_eq!(bytes(&outlet), [b"dying\n".as_slice(), b"record"]);
         assert_eq!(outlet.wait(), Some(false));
         assert!(err.write_all(b"too late\n").is_err());
+    }
+
+    #[test]
+    fn an_empty_message_is_none_and_does_not_end_the_channel() {
+        let outlet = outlet();
+        let (_feed, [_out, _err, messages]) = outlet.open((1, 0)).unwrap();
+        let messages = Socket::from_fd(messages);
+        for message in [b"one".as_slice(), b"", b"two"] {
+            messages.send(message, &[]).unwrap();
+        }
+        outlet.drain();
+        assert_eq!(bytes(&outlet), [b"one", b"two"]);
+        messages.send(b"three", &[]).unwrap();
+        outlet.drain();
+        assert_eq!(bytes(&outlet), [b"three"]);
+        outlet.close();
     }
 
     #[test]

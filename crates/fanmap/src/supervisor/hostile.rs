@@ -27,7 +27,7 @@ use crate::config::ProcessConfig;
 use crate::lost::{Death, Exit};
 use crate::memory::{Ledger, Load, Memory, Message};
 use crate::outcome::Outcome;
-use crate::transport::control::{Invitation, Report};
+use crate::transport::control::{Invitation, Order, Report};
 use crate::transport::frame::{HEADER_BYTES, Header, Kind, Part};
 use crate::transport::stream::{FrameReader, FrameWriter, no_body};
 
@@ -605,7 +605,11 @@ fn any_bytes_on_the_control_socket_are_a_message_or_refused() {
             invitation.is_ok(),
             words.len() == 6 && !cut && descriptors >= 5 && fits(&words)
         );
-        let _ = Report::read(&bytes, fds());
+        let _ = (
+            Report::read(&bytes, Some(fds())),
+            Report::read(&bytes, None),
+            Order::read(&bytes),
+        );
         Ok(())
     });
 }

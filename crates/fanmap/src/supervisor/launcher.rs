@@ -22,7 +22,7 @@ use fanmap_shm::socket::{Received, Socket};
 
 use crate::error::Error;
 use crate::lost::Exit;
-use crate::transport::control::{Invitation, Memories, Report};
+use crate::transport::control::{Invitation, Memories, Order, Report};
 
 /// Builds the command of a process that is started by the pool.
 pub type MakeCommand = Box<dyn Fn() -> Command + Send>;
@@ -194,12 +194,25 @@ impl Launcher {
         };
         match template.socket().receive() {
             Ok(Received::Empty) => Ok(None),
-            Ok(Received::Message(message, fds)) => match Report::read(&message, fds) {
-                Some(report) => Ok(Some(report)),
-                // A template that talks nonsense is as good as dead; dropping it makes it so.
-                None => Err(TemplateGone),
-            },
+            // A template that talks nonsense is as good as dead; dropping it makes it so.
+            Ok(Received::Message(message, fds)) => Report::read(&message, Some(fds)).map(Some).ok_or(TemplateGone),
+            Ok(Received::Stripped(message)) => Report::read(&message, None).map(Some).ok_or(TemplateGone),
             Ok(Received::Closed) | Err(_) => Err(TemplateGone),
+        }
+    }
+
+    /// Has the template end a worker of its own.
+    pub(super) fn end_worker(&self, key: u64) {
+        if let Launcher::Template(template) = self {
+            // It may have ended, and its workers with it.
+            let _ = Order { key }.send(template.socket());
+        }
+    }
+
+    /// Has the template go on if it was stopped: who ends the pool waits for its reports.
+    pub(super) fn resume(&self) {
+        if let Launcher::Template(template) = self {
+            template.process.resume();
         }
     }
 

@@ -16,6 +16,12 @@ const MOST_AHEAD: usize = 1 << 16;
 /// moment); more means that no worker can live here, and starting them for ever would hide why.
 const FAILED_STARTS: u32 = 3;
 
+/// For how long no worker is started after one could not be, where others work; and how often that doubles at most. Shorter, and
+/// the tries take time from those that work; longer, and a pool stays small after the machine was short of something for a
+/// moment.
+const PAUSE: Duration = Duration::from_millis(100);
+const DOUBLINGS: u32 = 8;
+
 /// How many workers in a row may end, for each that there may be, while they have tasks and before one of those has ended. All
 /// at once can be killed by the same event; again and again means that no task will ever be done here.
 const FRUITLESS_ROUNDS: usize = 3;
@@ -114,6 +120,11 @@ pub(super) fn gives_up(failed_starts: u32) -> bool {
     failed_starts >= FAILED_STARTS
 }
 
+/// For how long to start none after so many starts in a row have failed, of which at least one has.
+pub(super) fn pause(failed_starts: u32) -> Duration {
+    PAUSE * 2u32.pow(failed_starts.saturating_sub(1).min(DOUBLINGS))
+}
+
 /// Whether the pool must give up after so many of at most `limit` workers in a row ended with tasks of which none had
 /// started, and not one task ended meanwhile.
 pub(super) fn is_fruitless(deaths: usize, limit: usize) -> bool {
@@ -159,6 +170,12 @@ mod tests {
         assert_eq!(rests(retries(3, Duration::ZERO, f64::MAX)), [Duration::ZERO; 3]);
         assert_eq!(rests(retries(3, ms(1), f64::MAX)), [ms(1), ms(350), ms(350)]);
         assert!(rests(retries(0, ms(1), 2.0)).is_empty());
+    }
+
+    #[test]
+    fn pauses_between_starts_that_fail_grow_up_to_half_a_minute() {
+        let pauses = [1, 2, 3, 9, 10, u32::MAX].map(|failed| pause(failed).as_millis());
+        assert_eq!(pauses, [100, 200, 400, 25_600, 25_600, 25_600]);
     }
 
     proptest! {

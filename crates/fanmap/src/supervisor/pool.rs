@@ -231,6 +231,7 @@ impl Pool {
         };
         if matches!(state.phase, Phase::Open) {
             state.phase = Phase::Closing;
+            state.seats.iter().for_each(Seat::resume);
         }
         if pending == Pending::Cancel {
             state.cancel_waiting();

@@ -80,7 +80,11 @@ pub(super) struct Seat {
     pub(super) link: Arc<Link>,
     pub(super) bell: Bell,
     pub(super) stage: Stage,
-    /// The process, once it is known. Shared so that the supervisor can wait for it without the pool's lock.
+    /// Its number, once it has started.
+    pid: Option<u32>,
+    /// The process, once it is known. Shared so that the supervisor can wait for it without the pool's lock. Of one that has
+    /// started there is none if there was no room for its descriptor: then the template alone can end it, and tells of its
+    /// end.
     pub(super) process: Option<Arc<Process>>,
     /// Its descriptor has shown its end.
     pub(super) gone: bool,
@@ -88,6 +92,8 @@ pub(super) struct Seat {
     pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
+    /// The template was asked to kill it.
+    handed_over: bool,
     /// It has written nonsense, and is ended for that.
     pub(super) corrupt: bool,
     /// How much memory of its own it may have.
@@ -136,10 +142,12 @@ impl Seat {
             index,
             bell,
             stage: Stage::Starting,
+            pid: launched.process.as_ref().map(Process::pid),
             process: launched.process.map(Arc::new),
             gone: false,
             leave_by: None,
             doomed: false,
+            handed_over: false,
             corrupt: false,
             memory_limit: config.memory_limit,
             overdue: None,
@@ -266,6 +274,14 @@ impl Seat {
             self.stage = Stage::Leaving;
             self.calls.push(Kind::Exit, no_body(), 0);
             self.flush();
+            self.resume();
+        }
+    }
+
+    /// Has the worker go on if it was stopped: whoever ends the pool waits for it.
+    pub(super) fn resume(&self) {
+        if let Some(process) = &self.process {
+            process.resume();
         }
     }
 
@@ -325,23 +341,44 @@ impl Seat {
     pub(super) fn terminate(&mut self) {
         self.stage = Stage::Leaving;
         match &self.process {
-            Some(process) => process.terminate(),
+            Some(process) => {
+                process.terminate();
+                process.resume();
+            }
             // There is nobody to ask yet.
             None => self.doomed = true,
         }
     }
 
-    /// The worker's process is known now.
-    pub(super) fn started(&mut self, process: Process) {
-        if self.doomed {
+    /// The worker has started, as this process.
+    pub(super) fn started(&mut self, pid: u32, process: Option<Process>) {
+        self.pid = Some(pid);
+        if let Some(process) = &process
+            && self.doomed
+        {
             process.kill();
         }
-        self.process = Some(Arc::new(process));
+        self.process = process.map(Arc::new);
+    }
+
+    /// The worker has ended, as its template has seen.
+    pub(super) fn ended(&mut self, death: Option<Death>) {
+        self.death = death;
+        // The descriptor of one that has one shows it, too.
+        self.gone |= self.process.is_none();
+    }
+
+    /// Its key, once, if it is the template that has to kill it.
+    pub(super) fn hand_over(&mut self) -> Option<u64> {
+        let only_the_template_can = self.pid.is_some() && self.process.is_none();
+        let hands_over = self.doomed && !self.gone && only_the_template_can && !self.handed_over;
+        self.handed_over |= hands_over;
+        hands_over.then_some(self.key)
     }
 
     /// Its number, once it is known.
     pub(super) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.pid())
+        self.pid
     }
 
     /// Before sleeping: raises the flag that makes the worker ring; false if it has said something meanwhile.

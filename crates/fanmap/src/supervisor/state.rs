@@ -91,6 +91,15 @@ impl Heard {
     }
 }
 
+/// How the start of a worker failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The system refused something that it takes.
+    Refused,
+    /// It ran, and ended before it was ready.
+    Ended,
+}
+
 /// What goes once the lock is released: memory may go back to the system with it, which takes time.
 #[derive(Default)]
 pub(super) struct Freed {
@@ -132,7 +141,10 @@ pub(super) struct State {
     pub(super) sleeps_until: Option<Instant>,
     /// How many workers to start beyond what the queue asks for.
     wanted: usize,
+    /// How many workers in a row could not be started, or ended before they were ready.
     failed_starts: u32,
+    /// No worker is started before this, as long as there is one: the last could not be.
+    paused_until: Option<Instant>,
     /// How many workers in a row ended with tasks of which none had started, since the last task ended.
     fruitless: usize,
     limit: usize,
@@ -157,6 +169,7 @@ impl State {
             sleeps_until: None,
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
+            paused_until: None,
             fruitless: 0,
             limit,
         }
@@ -183,7 +196,8 @@ impl State {
     }
 
     fn send_queued(&mut self) {
-        let growing = self.present() < self.limit || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
+        let grows = self.present() < self.limit && self.paused_until.is_none();
+        let growing = grows || self.seats.iter().any(|seat| seat.stage == Stage::Starting);
         let mut at = 0;
         while let Some(job) = self.queue.get(at) {
             if job.has_ended() {
@@ -272,6 +286,23 @@ impl State {
 
     /// How many workers to start now.
     pub(super) fn starts(&self) -> usize {
+        if self.paused_until.is_some() { 0 } else { self.missing() }
+    }
+
+    /// When workers are to be started that could not be so far.
+    pub(super) fn starts_again(&self) -> Option<Instant> {
+        self.paused_until.filter(|_| self.missing() > 0)
+    }
+
+    /// What could not be started may be tried again: its time has come, or there is no other worker.
+    pub(super) fn unpause(&mut self) {
+        let rests =
+            |until: &Instant| *until > Instant::now() && self.seats.iter().any(|seat| seat.stage == Stage::Ready);
+        self.paused_until = self.paused_until.filter(rests);
+    }
+
+    /// How many workers there should be beside those that there are.
+    fn missing(&self) -> usize {
         // The common case first: this is asked at every submit.
         if matches!(self.phase, Phase::Broken(_)) || self.present() >= self.limit {
             return 0;
@@ -313,7 +344,7 @@ impl State {
 
     /// Whether every worker that there should be has a process, as far as is known.
     pub(super) fn are_all_started(&self) -> bool {
-        !self.supervised || (self.starts() == 0 && self.seats.iter().all(|seat| seat.process.is_some()))
+        !self.supervised || (self.starts() == 0 && self.seats.iter().all(|seat| seat.pid().is_some()))
     }
 
     /// Reads what every worker has said.
@@ -326,7 +357,7 @@ impl State {
         }
         for one in said {
             match one {
-                Said::Ready => self.failed_starts = 0,
+                Said::Ready => (self.failed_starts, self.paused_until) = (0, None),
                 Said::Refused(why) => refusal = Some(why),
                 Said::Returned(lease) => self.freed.leases.push(lease),
                 Said::Left(cuts) => self.requeue(cuts),
@@ -353,7 +384,12 @@ impl State {
     /// Whether the supervisor would oversleep the end of a task that may take so long and starts now.
     pub(super) fn oversleeps(&self, limit: Duration) -> bool {
         let end = Instant::now().checked_add(limit);
-        end.is_some_and(|end| self.sleeps_until.is_none_or(|until| until > end))
+        end.is_some_and(|end| self.sleeps_beyond(end))
+    }
+
+    /// Whether the supervisor, left alone, sleeps for longer than until then.
+    pub(super) fn sleeps_beyond(&self, then: Instant) -> bool {
+        self.sleeps_until.is_none_or(|until| until > then)
     }
 
     /// Ends the workers whose task has run out of time.
@@ -418,7 +454,8 @@ impl State {
             }
             self.requeue(remains.unfinished);
             if seat.stage == Stage::Starting {
-                self.start_failed(&format!("a worker process ended before it was ready: {}", death.exit));
+                let why = format!("a worker process ended before it was ready: {}", death.exit);
+                self.start_failed(&why, Failure::Ended);
             }
             if policy::is_fruitless(self.fruitless, self.limit) {
                 let (times, exit) = (self.fruitless, death.exit);
@@ -459,13 +496,18 @@ impl State {
     }
 
     /// A worker could not be started, or ended before it was ready.
-    pub(super) fn start_failed(&mut self, why: &str) {
+    pub(super) fn start_failed(&mut self, why: &str, how: Failure) {
+        self.failed_starts = self.failed_starts.saturating_add(1);
         if self.seats.iter().any(|seat| seat.stage == Stage::Ready) {
-            // There is no room for as many as were asked for; those that live carry on.
-            self.limit = self.present().max(1);
+            // Those that live carry on.
+            if how == Failure::Ended && policy::gives_up(self.failed_starts) {
+                // Beside them there is no room for another.
+                self.limit = self.present().max(1);
+            } else {
+                self.paused_until = Instant::now().checked_add(policy::pause(self.failed_starts));
+            }
             return;
         }
-        self.failed_starts += 1;
         if policy::gives_up(self.failed_starts) {
             let times = self.failed_starts;
             self.break_down(Broken {

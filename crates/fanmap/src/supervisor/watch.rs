@@ -20,10 +20,9 @@ use crate::memory::Ledger;
 use crate::oom::Kills;
 use crate::supervisor::job::Broken;
 use crate::supervisor::launcher::{self, Launcher, Start};
-
 use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
-use crate::supervisor::state::{self, Phase, State};
+use crate::supervisor::state::{self, Failure, Phase, State};
 use crate::transport::control::{Memories, Report};
 
 /// For how long an idle pool keeps memory warm for large buffers. Shorter, and a program that maps every few seconds writes
@@ -34,6 +33,8 @@ const WARM_TIME: Duration = Duration::from_secs(5);
 pub(super) fn start_workers(shared: &Arc<Shared>, state: &mut State) -> Result<(), Error> {
     if state.starts() > 0 {
         supervise(shared, state)?;
+        shared.bell.ring();
+    } else if state.starts_again().is_some_and(|at| state.sleeps_beyond(at)) {
         shared.bell.ring();
     }
     Ok(())
@@ -139,6 +140,7 @@ impl Supervisor {
         state.expire();
         state.bury();
         state.rouse();
+        state.unpause();
         if !forgotten.is_empty() {
             state.seats.iter_mut().for_each(|seat| seat.forget(&forgotten));
         }
@@ -153,6 +155,8 @@ impl Supervisor {
         if let Some(time) = self.shared.config.exit_time {
             state.seats.iter_mut().for_each(|seat| seat.hurry(time));
         }
+        let doomed = state.seats.iter_mut().filter_map(Seat::hand_over);
+        let handed_over: Vec<_> = doomed.collect();
         let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
         let cools = self.cool_deadline(&state).is_some_and(|at| at <= Instant::now());
         if cools {
@@ -163,6 +167,12 @@ impl Supervisor {
         let owed = std::mem::take(&mut state.owed);
         let freed = std::mem::take(&mut state.freed);
         drop(state);
+        if let Some(launcher) = &self.launcher {
+            handed_over.into_iter().for_each(|key| launcher.end_worker(key));
+            if finishing {
+                launcher.resume();
+            }
+        }
         let settled = owed.is_empty();
         state::deliver(owed);
         // Last, for nobody waits for it.
@@ -187,7 +197,7 @@ impl Supervisor {
         if let Err(error) = self.try_start_worker() {
             let mut state = self.lock();
             state.launched();
-            state.start_failed(&error.to_string());
+            state.start_failed(&error.to_string(), Failure::Refused);
         }
     }
 
@@ -319,7 +329,7 @@ impl Supervisor {
         let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
         let limits = state.seats.iter().filter_map(Seat::deadline);
         let rested = state.resting.keys().next().map(|(until, _)| *until);
-        let others = [deadline, self.cool_deadline(&state), nap, rested];
+        let others = [deadline, self.cool_deadline(&state), nap, rested, state.starts_again()];
         let others = others.into_iter().flatten();
         let deadline = leaving.chain(limits).chain(others).min();
         let processes = state
@@ -358,12 +368,12 @@ impl Supervisor {
             return;
         };
         match report {
-            Report::Started { process, .. } => state.seats[at].started(process),
-            Report::Ended { .. } => state.seats[at].death = death,
+            Report::Started { pid, process, .. } => state.seats[at].started(pid, process),
+            Report::Ended { .. } => state.seats[at].ended(death),
             Report::Failed { errno, .. } => {
                 state.seats.remove(at);
                 let why = std::io::Error::from_raw_os_error(errno);
-                state.start_failed(&format!("forking it failed: {why}"));
+                state.start_failed(&format!("forking it failed: {why}"), Failure::Refused);
             }
         }
     }

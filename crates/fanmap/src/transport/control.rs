@@ -2,7 +2,8 @@
 //!
 //! The parent invites: [`Invitation`] carries a worker's link and bells as descriptors. A worker that the parent started
 //! itself reads the one that is meant for it; a template reads many, forks a worker for each, and reports what became of
-//! them with [`Report`]s. The end of the socket tells a template that its parent is gone.
+//! them with [`Report`]s. The end of the socket tells a template that its parent is gone. A worker that the parent cannot
+//! end itself, since there was no room for its descriptor, it has the template end ([`Order`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -87,6 +88,11 @@ impl Invitation {
         socket.send(&message, &fds)
     }
 
+    /// For whom the message is that an invitation began with.
+    pub(crate) fn key_of(message: &[u8]) -> Option<u64> {
+        longs::<6>(message).map(|[key, ..]| key)
+    }
+
     /// Reads an invitation.
     pub(crate) fn read(message: &[u8], fds: Vec<OwnedFd>) -> io::Result<Self> {
         let broken = || {
@@ -117,6 +123,23 @@ impl Invitation {
     }
 }
 
+/// What a template is told to do with a worker: end it.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) key: u64,
+}
+
+impl Order {
+    pub(crate) fn send(&self, socket: &Socket) -> io::Result<()> {
+        socket.send(&self.key.to_ne_bytes(), &[])
+    }
+
+    /// Reads it; `None` if the message is something else.
+    pub(crate) fn read(message: &[u8]) -> Option<Self> {
+        longs(message).map(|[key]| Self { key })
+    }
+}
+
 /// What a template tells its parent.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -124,8 +147,10 @@ pub(crate) enum Report {
     Started {
         /// The worker.
         key: u64,
-        /// The process.
-        process: Process,
+        /// Its process id.
+        pid: u32,
+        /// The process. `None`: there was no room for its descriptor.
+        process: Option<Process>,
     },
     /// The worker `key` could not be started.
     Failed {
@@ -163,7 +188,7 @@ const UNKNOWN: u64 = 5;
 impl Report {
     pub(crate) fn send(&self, socket: &Socket) -> io::Result<()> {
         let (tag, key, value, peak) = match self {
-            Report::Started { key, process } => (STARTED, key, i64::from(process.pid()), 0),
+            Report::Started { key, pid, .. } => (STARTED, key, i64::from(*pid), 0),
             Report::Failed { key, errno } => (FAILED, key, i64::from(*errno), 0),
             Report::Ended { key, exit, peak_memory } => {
                 let (tag, value) = match exit {
@@ -176,19 +201,25 @@ impl Report {
         };
         let message = [tag, *key, value as u64, peak].map(u64::to_ne_bytes).concat();
         match self {
-            Report::Started { process, .. } => socket.send(&message, &[process.as_fd()]),
+            Report::Started {
+                process: Some(process), ..
+            } => socket.send(&message, &[process.as_fd()]),
             _ => socket.send(&message, &[]),
         }
     }
 
-    /// What the message says, or `None` if it is nonsense.
-    pub(crate) fn read(message: &[u8], fds: Vec<OwnedFd>) -> Option<Self> {
+    /// What the message says, or `None` if it is nonsense. `fds` is `None` if what came with it is lost.
+    pub(crate) fn read(message: &[u8], fds: Option<Vec<OwnedFd>>) -> Option<Self> {
         let [tag, key, value, peak] = longs(message)?;
         let value = i32::try_from(value as i64).ok()?;
         let exit = match tag {
             STARTED => {
-                let process = Process::from_fd(u32::try_from(value).ok()?, fds.into_iter().next()?);
-                return Some(Report::Started { key, process });
+                let pid = u32::try_from(value).ok()?;
+                let process = match fds {
+                    Some(fds) => Some(Process::from_fd(pid, fds.into_iter().next()?)),
+                    None => None,
+                };
+                return Some(Report::Started { key, pid, process });
             }
             FAILED => return Some(Report::Failed { key, errno: value }),
             CODE => Exit::Code(value),
@@ -260,18 +291,27 @@ mod tests {
                 key: 4,
                 exit: seen,
                 peak_memory,
-            }) = Report::read(&bytes, fds)
+            }) = Report::read(&bytes, Some(fds))
             else {
                 panic!("another report")
             };
             assert_eq!((seen, peak_memory), (exit, peak));
         }
-        assert!(Report::read(&[0; 32], Vec::new()).is_none());
-        assert!(Report::read(b"short", Vec::new()).is_none());
+        assert!(Report::read(&[0; 32], Some(Vec::new())).is_none());
+        assert!(Report::read(b"short", Some(Vec::new())).is_none());
         let started = [1u64, 4, 7, 0].map(u64::to_ne_bytes).concat();
         assert!(
-            Report::read(&started, Vec::new()).is_none(),
+            Report::read(&started, Some(Vec::new())).is_none(),
             "no descriptor came with it"
         );
+        let lost = Report::read(&started, None);
+        let Some(Report::Started {
+            key: 4,
+            pid: 7,
+            process: None,
+        }) = lost
+        else {
+            panic!("the rest is known all the same: {lost:?}")
+        };
     }
 }

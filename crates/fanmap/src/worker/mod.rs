@@ -297,6 +297,10 @@ pub fn accept() -> Result<Option<Invitation>, Error> {
                 let alive = process::die_with_parent(invitation.parent).map_err(os)?;
                 return Ok(alive.then_some(invitation));
             }
+            Received::Stripped(_) => {
+                let cause = "there is no room for the descriptors that came with its invitation: too many open files";
+                return Err(Error::os("join the pool that started this process", cause));
+            }
             Received::Closed => return Ok(None),
             Received::Empty => {
                 let _ = poll::wait(&[socket.as_fd()], None).map_err(os)?;

@@ -8,7 +8,7 @@ use fanmap_shm::socket::{Received, Socket};
 
 use crate::error::Error;
 use crate::lost::Exit;
-use crate::transport::control::{Invitation, Report};
+use crate::transport::control::{Invitation, Order, Report};
 
 /// The template's side of its control socket: what a single-threaded process needs to fork workers on request.
 ///
@@ -33,26 +33,32 @@ pub enum Request {
 }
 
 impl Template {
-    /// The template behind standard input, in a process that `parent` started.
+    /// The template behind standard input, in a process that `parent` started. `None` if that has ended meanwhile: the
+    /// process must exit.
     ///
     /// # Errors
-    /// Standard input is not a control socket, or the parent has ended.
-    pub fn adopt(parent: u32) -> Result<Self, Error> {
+    /// Standard input is not a control socket, or the parent cannot be watched.
+    pub fn adopt(parent: u32) -> Result<Option<Self>, Error> {
         let socket = process::adopt_control_socket().map_err(|cause| Error::os("start the template process", cause))?;
         Self::over(socket, parent)
     }
 
-    /// The template over `socket`, in a process that `parent` forked.
+    /// The template over `socket`, in a process that `parent` forked. `None` if that has ended meanwhile: the process must
+    /// exit.
     ///
     /// # Errors
-    /// The parent has ended.
-    pub fn over(socket: Socket, parent: u32) -> Result<Self, Error> {
-        let parent = Process::open(parent).map_err(|cause| Error::os("watch the parent process", cause))?;
-        Ok(Self {
+    /// The parent cannot be watched.
+    pub fn over(socket: Socket, parent: u32) -> Result<Option<Self>, Error> {
+        let parent = match Process::open(parent) {
+            Ok(parent) => parent,
+            Err(cause) if cause.raw_os_error() == Some(NO_PROCESS) => return Ok(None),
+            Err(cause) => return Err(Error::os("watch the parent process", cause)),
+        };
+        Ok(Some(Self {
             socket,
             parent,
             children: Vec::new(),
-        })
+        }))
     }
 
     /// Waits for the next thing to do, reporting ended workers meanwhile.
@@ -85,8 +91,15 @@ impl Template {
             }
             if ready.contains(&0) {
                 match self.socket.receive().map_err(os)? {
-                    Received::Message(message, fds) => {
-                        return Ok(Request::Fork(Invitation::read(&message, fds).map_err(os)?));
+                    Received::Message(message, fds) => match Order::read(&message) {
+                        Some(Order { key }) => self.end(key),
+                        None => return Ok(Request::Fork(Invitation::read(&message, fds).map_err(os)?)),
+                    },
+                    // A program that forks with a full table has a template with one.
+                    Received::Stripped(message) => {
+                        if let Some(key) = Invitation::key_of(&message) {
+                            let _ = Report::Failed { key, errno: TABLE_FULL }.send(&self.socket);
+                        }
                     }
                     Received::Closed => return Ok(Request::Leave),
                     Received::Empty => {}
@@ -98,23 +111,46 @@ impl Template {
     /// Reports that the invitation `key` was followed by the child `pid`, or why it could not be.
     ///
     /// # Errors
-    /// The child cannot be watched.
+    /// The child can neither be watched nor ended.
     pub fn forked(&mut self, key: u64, child: Result<u32, i32>) -> Result<(), Error> {
-        let report = match child {
-            Ok(pid) => Report::Started {
+        let report = match child.map(|pid| (pid, Process::open(pid))) {
+            Ok((pid, Ok(process))) => Report::Started {
                 key,
-                process: Process::open(pid).map_err(|cause| Error::os("watch a worker process", cause))?,
+                pid,
+                process: Some(process),
             },
+            Ok((pid, Err(cause))) => {
+                process::end_child(pid).map_err(|cause| Error::os("end a worker that cannot be watched", cause))?;
+                let errno = cause.raw_os_error().unwrap_or(TABLE_FULL);
+                Report::Failed { key, errno }
+            }
             Err(errno) => Report::Failed { key, errno },
         };
         // A parent that is gone shows at the next wait.
         let _ = report.send(&self.socket);
-        if let Report::Started { key, process } = report {
+        if let Report::Started {
+            key,
+            process: Some(process),
+            ..
+        } = report
+        {
             self.children.push((key, process));
         }
         Ok(())
     }
+
+    fn end(&self, key: u64) {
+        if let Some((_, child)) = self.children.iter().find(|(of, _)| *of == key) {
+            child.kill();
+        }
+    }
 }
+
+/// There is no room for another descriptor (EMFILE).
+const TABLE_FULL: i32 = 24;
+
+/// There is no such process (ESRCH).
+const NO_PROCESS: i32 = 3;
 
 impl Invitation {
     /// Which worker this is to be, for [`Template::forked`].
