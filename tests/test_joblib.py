@@ -68,6 +68,34 @@ def test_an_error_is_the_functions_own_and_the_next_call_works(backend: str) -> 
         assert parallel(delayed(square)(x) for x in range(4)) == [0, 1, 4, 9]
 
 
+def test_a_pool_that_is_closed_meanwhile_is_an_error_and_no_hang() -> None:
+    good("""
+        import fanmap.joblib
+        from concurrent.futures import CancelledError
+        from joblib import Parallel, delayed
+        fanmap.joblib.register()
+        def calls():
+            for x in range(9):
+                if x == 4:
+                    fanmap.shutdown()
+                yield delayed(abs)(x)
+        try:
+            Parallel(2, backend="fanmap", batch_size=1, pre_dispatch=2)(calls())
+        except (RuntimeError, CancelledError):
+            pass
+        else:
+            raise AssertionError("no error")
+    """)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_initializer_is_looked_at_before_any_worker_starts(backend: str) -> None:
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        Parallel(2, backend=backend, initializer=3)(delayed(square)(x) for x in range(4))
+    with pytest.raises(TypeError, match="initargs must be a tuple"):
+        Parallel(2, backend=backend, initializer=print, initargs=3)(delayed(square)(x) for x in range(4))
+
+
 def test_a_time_out_ends_what_runs_and_the_pool_lives_on() -> None:
     # The task waits until somebody opens the FIFO, which nobody does.
     good("""

@@ -26,9 +26,10 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
-from . import _budget, _default, _place
+from . import _budget, _check, _default, _place
 from ._options import Wanted
 from ._processes import ProcessPoolExecutor
+from ._remote import detach
 from ._threads import ThreadPoolExecutor
 
 try:
@@ -92,8 +93,15 @@ class _Calls:
         self._cancelled = False
 
     def submit(self, batch: Callable[[], Any], callback: Callable[[Future[Any]], object] | None) -> Future[Any]:
-        # The batch is an argument, so that its arrays travel as a task's do, and nobody looks whether workers know it.
-        future = self._pool.submit(operator.call, batch)
+        future: Future[Any]
+        try:
+            # The batch is an argument, so that its arrays travel as a task's do, and nobody looks whether workers have
+            # it.
+            future = self._pool.submit(operator.call, batch)
+        except RuntimeError as error:
+            # The pool was closed, or is broken. Raised here it would end joblib's callback, and the call wait for ever.
+            future = Future()
+            future.set_exception(detach(error))
         self._futures.add(future)
         # Before joblib's own, which may submit the next.
         future.add_done_callback(self._futures.discard)
@@ -206,12 +214,9 @@ class _Backend(ParallelBackendBase):  # type: ignore[misc]
                 )
             )
         self.parallel = parallel
-        self._wish = _Wish(
-            workers,
-            self.inner_max_num_threads,
-            initializer or self.backend_kwargs.get("initializer"),
-            initargs or self.backend_kwargs.get("initargs", ()),
-        )
+        initializer = initializer or self.backend_kwargs.get("initializer")
+        initargs = _check.initializer(initializer, initargs or self.backend_kwargs.get("initargs", ()))
+        self._wish = _Wish(workers, self.inner_max_num_threads, initializer, initargs)
         self._workers = self._begin()
         return workers
 
