@@ -27,6 +27,10 @@ use crate::sync::{AtomicBool, AtomicU64, Event, Mutex, MutexGuard, Ordering, Wak
 /// and items wait longer behind one that is unexpectedly slow.
 const RUN: Duration = Duration::from_micros(40);
 
+/// How much it takes though little is there. Less, and where the reader is hardly faster than the helpers they meet it at each
+/// turn, which slows it down further; more, and a map's end is less even.
+const SHORTEST_RUN: Duration = Duration::from_micros(10);
+
 /// The most items of a run: where one is slow that should have been tiny, so many at most wait with it.
 const LONGEST_RUN: usize = 512;
 
@@ -122,12 +126,15 @@ impl<T> Items<T> {
     }
 }
 
-/// How many items a helper takes, of so many that wait for so many helpers: [`RUN`] of work, and half its share at most, so
-/// that runs get shorter when the items come to an end and the helpers end together.
+/// How many items a helper takes, of so many that wait for so many helpers: half its share, so that runs get shorter when the
+/// items come to an end and the helpers end together; but [`SHORTEST_RUN`] to [`RUN`] of work.
 fn run_for(mean: Option<Duration>, waiting: usize, helpers: usize) -> usize {
-    let fit = mean.map_or(1, |mean| RUN.as_nanos() / mean.as_nanos().max(1));
-    let fit = usize::try_from(fit).unwrap_or(LONGEST_RUN).clamp(1, LONGEST_RUN);
-    fit.min(waiting.div_ceil(2 * helpers.max(1)))
+    let fit = |work: Duration| {
+        let fit = mean.map_or(1, |mean| work.as_nanos() / mean.as_nanos().max(1));
+        usize::try_from(fit).unwrap_or(LONGEST_RUN).clamp(1, LONGEST_RUN)
+    };
+    let share = waiting.div_ceil(2 * helpers.max(1));
+    share.clamp(fit(SHORTEST_RUN), fit(RUN)).min(waiting)
 }
 
 /// The mean of what was measured so far, where the last few count most: inputs change as they go.
@@ -273,10 +280,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_some_microseconds_of_work_and_no_more_than_half_a_share() {
+    fn a_run_is_some_microseconds_of_work_and_shorter_where_little_is_left() {
         assert_eq!(run_for(None, 100, 2), 1);
         assert_eq!(run_for(Some(us(1)), 1000, 2), 40);
-        assert_eq!(run_for(Some(us(1)), 10, 2), 3);
+        assert_eq!(run_for(Some(us(1)), 80, 2), 20);
+        assert_eq!(run_for(Some(us(1)), 24, 2), 10);
+        assert_eq!(run_for(Some(us(1)), 5, 2), 5);
+        assert_eq!(run_for(Some(us(8)), 5, 2), 2);
         assert_eq!(run_for(Some(us(500)), 100, 2), 1);
         assert_eq!(run_for(Some(Duration::ZERO), 1 << 20, 2), LONGEST_RUN);
     }
