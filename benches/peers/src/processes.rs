@@ -13,31 +13,33 @@ const TASKS: usize = 1000;
 const UNDER_WAY: usize = 100;
 const ROUNDS: usize = 21;
 
-fn reverse(mut bytes: Vec<u8>) -> Vec<u8> {
-    bytes.reverse();
-    bytes
+/// Text, which both codecs copy as it is; a vector of bytes they would look at one by one.
+fn upper(mut text: String) -> String {
+    text.make_ascii_uppercase();
+    text
 }
 
-fanmap::register!(reverse);
+fanmap::register!(upper);
 
-fn arguments() -> impl Iterator<Item = Vec<u8>> {
-    (0..TASKS).map(|task| vec![task as u8; BYTES])
+fn arguments() -> impl Iterator<Item = String> {
+    let letters = ('a'..='z').cycle();
+    letters.take(TASKS).map(|letter| letter.to_string().repeat(BYTES))
 }
 
 /// What came back, as a number.
-fn sum(bytes: Vec<u8>) -> u64 {
-    bytes.into_iter().map(u64::from).sum()
+fn sum(text: String) -> u64 {
+    text.len() as u64 * text.bytes().map(u64::from).next().unwrap_or(0)
 }
 
 /// Submits all, and waits for the oldest when so many are under way.
-fn ahead<H>(submit: impl Fn(Vec<u8>) -> H, wait: impl Fn(H) -> Vec<u8>, under_way: usize) -> Vec<u64> {
+fn ahead<H>(submit: impl Fn(String) -> H, wait: impl Fn(H) -> String, under_way: usize) -> Vec<u64> {
     let mut handles = VecDeque::new();
     let mut sums = Vec::new();
-    for bytes in arguments() {
+    for text in arguments() {
         if handles.len() == under_way {
             sums.extend(handles.pop_front().map(|oldest| sum(wait(oldest))));
         }
-        handles.push_back(submit(bytes));
+        handles.push_back(submit(text));
     }
     sums.extend(handles.into_iter().map(|handle| sum(wait(handle))));
     sums
@@ -45,7 +47,7 @@ fn ahead<H>(submit: impl Fn(Vec<u8>) -> H, wait: impl Fn(H) -> Vec<u8>, under_wa
 
 pub fn table() -> Result<Table, Box<dyn Error>> {
     let text = format!(
-        "{TASKS} tasks of {BYTES} bytes in and out, on {} worker processes, which are there, at most {UNDER_WAY} under way. For each task: \
+        "{TASKS} tasks of {BYTES} bytes of text in and out, on {} worker processes, which are there, at most {UNDER_WAY} under way. For each task: \
          time of fanmap, of procspawn's pool, and their ratio. To reach: 10. (Of calls one after the other nothing is asked: what they \
          take is the system's time for waking processes, for everybody.)",
         cores()
@@ -57,18 +59,18 @@ pub fn table() -> Result<Table, Box<dyn Error>> {
     );
     const LIVES: &str = "the worker lives";
     let fanmap = fanmap::ProcessPool::new(cores())?;
-    let submit = |bytes| fanmap.submit(reverse, bytes).expect("the pool is open");
-    let wait = |future: fanmap::Future<Vec<u8>>| future.wait().expect(LIVES);
+    let submit = |text| fanmap.submit(upper, text).expect("the pool is open");
+    let wait = |future: fanmap::Future<String>| future.wait().expect(LIVES);
     let procspawn = procspawn::Pool::new(cores())?;
-    let spawn = |bytes| procspawn.spawn(bytes, reverse);
-    let join = |handle: procspawn::JoinHandle<Vec<u8>>| handle.join().expect(LIVES);
+    let spawn = |text| procspawn.spawn(text, upper);
+    let join = |handle: procspawn::JoinHandle<String>| handle.join().expect(LIVES);
     let ways: [(&str, Option<f64>, Vec<Contender<'_>>); 3] = [
         (
             "`map`, beside `spawn` and `join`",
             Some(10.0),
             vec![
                 Contender::new("fanmap", || {
-                    let results = fanmap.map(arguments(), reverse).and_then(|map| map.window(UNDER_WAY));
+                    let results = fanmap.map(arguments(), upper).and_then(|map| map.window(UNDER_WAY));
                     let results = results.expect("it is registered, and there is a window");
                     results.map(|result| sum(result.expect(LIVES))).collect()
                 }),
