@@ -245,28 +245,32 @@ impl<R> Run<'_, R> {
     }
 
     /// Writes values to the places, in order, until one of the two ends.
-    pub(crate) fn fill(&mut self, values: impl Iterator<Item = R>) {
+    pub(crate) fn fill(&mut self, mut values: impl Iterator<Item = R>) {
         /// Counts in a register, and tells what it came to also if the iterator panics.
         struct Count<'a> {
-            next: usize,
+            left: usize,
+            end: usize,
             told: &'a mut usize,
         }
         impl Drop for Count<'_> {
             fn drop(&mut self) {
-                *self.told = self.next;
+                *self.told = self.end - self.left;
             }
         }
-        let base = self.places.base;
-        let left = self.end - self.next;
+        // One number counts and tells the place: with two, a register more than there are around a call, tiny items pay for it.
+        // SAFETY: the run's end is within the room, or just past it.
+        let end = unsafe { self.places.base.add(self.end) };
         let mut count = Count {
-            next: self.next,
+            left: self.end - self.next,
+            end: self.end,
             told: &mut self.next,
         };
-        for value in values.take(left) {
-            // SAFETY: the place is below the run's end, so within the room, and this run's alone; it is written once, as `next`
-            // moves on.
-            unsafe { base.add(count.next).write(value) };
-            count.next += 1;
+        while count.left > 0 {
+            let Some(value) = values.next() else { break };
+            // SAFETY: the place is one of the last `left` of the run, so within the room, and this run's alone; it is written
+            // once, as `left` moves on.
+            unsafe { end.sub(count.left).write(value) };
+            count.left -= 1;
         }
     }
 }
