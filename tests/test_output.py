@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT
 
 import fanmap
 import pytest
-from _scripts import good, run
+from _scripts import LIMIT, good, run
 
 PRINTS = """
 import fanmap, multiprocessing, sys
@@ -36,6 +39,36 @@ def test_lines_that_workers_print_into_a_pipe_never_mix(
     assert result.status == 0
     for text, word in ((result.out, "worker"), (result.err, "error")):
         assert sorted(text.splitlines()) == sorted(line.format(word) for line in EXPECTED)
+
+
+LONG = """
+import fanmap, multiprocessing, sys
+def work(x):
+    for k in range(5):
+        for stream in (sys.stdout, sys.stderr):
+            print("abcdefgh"[x % 8] * int(sys.argv[2]), file=stream)
+if __name__ == "__main__":
+    context = None if sys.argv[1] == "template" else multiprocessing.get_context(sys.argv[1])
+    with fanmap.ProcessPoolExecutor(4, context) as pool:
+        list(pool.map(work, range(40)))
+"""
+
+
+@pytest.mark.parametrize("size", [5000, 200_000])
+@pytest.mark.parametrize("way", ["template", "fork"])
+@pytest.mark.parametrize("into", ["pipes", "one pipe", "file"])
+def test_long_lines_do_not_mix_either(into: str, way: str, size: int, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(LONG)
+    line = [sys.executable, str(script), way, str(size)]
+    with open(tmp_path / "out", "w+b") as file:
+        out, err = {"pipes": (PIPE, PIPE), "one pipe": (PIPE, STDOUT), "file": (file, STDOUT)}[into]
+        done = subprocess.run(line, stdin=DEVNULL, stdout=out, stderr=err, timeout=LIMIT, check=True)
+        file.seek(0)
+        texts = {"pipes": [done.stdout, done.stderr], "one pipe": [done.stdout], "file": [file.read()]}[into]
+    for text in texts:
+        whole = [line for line in text.split(b"\n") if len(line) == size and len(set(line)) == 1]
+        assert len(whole) == 400 / len(texts) == text.count(b"\n")
 
 
 def test_a_line_is_out_before_its_task_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

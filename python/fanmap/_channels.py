@@ -5,12 +5,12 @@ Imported by a worker once it is to behave in another way than it begins with.
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import sys
 
 from ._codec import Encoder
+from ._lines import writes_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,11 +144,8 @@ def _stand_in(descriptor: int) -> None:
     """Where a fork brought along a stream of another kind (a test's capture), put the descriptor's own in its place."""
     name = "stdout" if descriptor == 1 else "stderr"
     stream = getattr(sys, name)
-    try:
-        if stream is None or (isinstance(stream, io.TextIOWrapper) and stream.fileno() == descriptor):
-            return
-    except (OSError, ValueError):
-        pass
+    if stream is None or writes_to(stream, descriptor):
+        return
     setattr(sys, name, open(descriptor, "w", 1, errors="backslashreplace", closefd=False))  # noqa: SIM115
 
 

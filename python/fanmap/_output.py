@@ -24,7 +24,6 @@ The protocol:
 from __future__ import annotations
 
 import contextvars
-import io
 import os
 import pickle
 import re
@@ -36,6 +35,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import _codec
+from ._lines import writes_to
 
 if TYPE_CHECKING:
     from . import _native
@@ -184,14 +184,7 @@ def _print(channel: int, text: str) -> None:
 
 def _is_inherited(stream: Any, descriptor: int) -> bool:
     """Whether a worker that writes to this descriptor writes to the stream."""
-    if stream is None or getattr(stream, "closed", False):
-        return True
-    if not isinstance(stream, io.TextIOWrapper):
-        return False
-    try:
-        return stream.fileno() == descriptor
-    except OSError:
-        return False
+    return stream is None or getattr(stream, "closed", False) or writes_to(stream, descriptor)
 
 
 def _levels() -> tuple[int, int, dict[str, int]]:

@@ -14,7 +14,7 @@ import os
 import pickle
 import sys
 
-from . import _codec, _inherit, _main, _native, _place, _remote
+from . import _codec, _inherit, _lines, _main, _native, _place, _remote
 from ._late import when_imported
 
 TYPE_CHECKING = False
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from ._channels import Channels
     from ._native import Invitation
     from ._start import Hooks
+
+
+# In characters, about.
+_LONGEST_LINE = 1 << 20
 
 
 def main() -> NoReturn:
@@ -136,10 +140,18 @@ def _tell_of_crashes() -> None:
 
 def _write_whole_lines() -> None:
     """Have what is printed written line by line, each in one write: lines of workers then never mix."""
-    for stream in (sys.stdout, sys.stderr):
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
         # A program that forked may have put something else in their place, which is its own to write.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True, write_through=False)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        if _lines.writes_to(stream, descriptor) and _lines.may_mix(descriptor):
+            stream = _lines.whole(stream)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+        stream.reconfigure(line_buffering=True, write_through=False)
+        # How much of a line it keeps until that is ended; longer ones are written in pieces.
+        stream._CHUNK_SIZE = _LONGEST_LINE
 
 
 def _break(*args: Any, **named: Any) -> Any:
