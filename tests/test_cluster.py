@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import gc
 import itertools
 import os
 import pickle
@@ -354,6 +355,27 @@ def test_what_a_cluster_cannot_do_is_refused(pool: InterpretersExecutor) -> None
         pool.submit(3)  # type: ignore[arg-type]
 
 
+def test_what_cannot_be_pickled_is_named(pool: InterpretersExecutor) -> None:
+    lock = threading.Lock()
+    for call in (pool.submit, lambda fn: fanmap.map(fn, [1], executor=pool)):
+        with pytest.raises(TypeError) as raised:
+            call(lambda _: lock)
+        assert (
+            "test_what_cannot_be_pickled_is_named.<locals>.<lambda> could not be pickled" in raised.value.__notes__[0]
+        )
+
+
+def test_an_executor_that_is_dropped_in_a_circle_may_go_wherever_memory_is_asked_for() -> None:
+    pool = InterpretersExecutor(size=1)
+    pool.myself = pool  # type: ignore[attr-defined]
+    future, desk = pool.submit(double, 2), pool._desk
+    with desk._lock:
+        del pool
+        gc.collect()
+    assert future.result() == 4
+    desk.thread.join()
+
+
 @pytest.mark.parametrize("waiting", [1, 7, 5000])
 @pytest.mark.parametrize("workers", [1, 3, 64])
 @pytest.mark.parametrize("seconds", [None, 0.0, 1e-6, 1e-3, 0.1, 1e4])
@@ -373,3 +395,5 @@ def test_a_map_with_retries_tries_again_there(pool: InterpretersExecutor, tmp_pa
 
     names = [str(tmp_path / name) for name in "abc"]
     assert list(fanmap.map(second_time, names, executor=pool, retries=1)) == ["again"] * 3
+    names = [str(tmp_path / name) for name in "def"]
+    assert list(pool.map(second_time, names, retries=1)) == ["again"] * 3

@@ -115,3 +115,49 @@ if __name__ == "__main__":
         assert pool.submit(abs, -1).result() == 1
 """,
     )
+
+
+def test_a_batch_that_ends_before_its_submit_has_returned_is_told_of(tmp_path: Path) -> None:
+    well(
+        tmp_path,
+        """
+if __name__ == "__main__":
+    import fanmap, threading
+    from distributed import Client, wait
+    from fanmap.dask import DaskExecutor
+    class Late(Client):
+        told = threading.Event()
+        def subscribe_topic(self, topic, handler):
+            def hear(event):
+                handler(event)
+                self.told.set()
+            return super().subscribe_topic(topic, hear)
+        def submit(self, *arguments, **named):
+            task = super().submit(*arguments, **named)
+            wait(task)
+            assert self.told.wait(60)
+            return task
+    with Late(processes=False, dashboard_address=None) as client, DaskExecutor(client) as pool:
+        assert pool.submit(abs, -1).result(60) == 1
+        large = pool.submit(bytes, 100_000)  # returned, and not told
+        assert len(large.result(60)) == 100_000
+""",
+    )
+
+
+def test_it_uses_the_scheduler_that_dask_is_configured_with(tmp_path: Path) -> None:
+    well(
+        tmp_path,
+        """
+if __name__ == "__main__":
+    import dask
+    from distributed import Client, LocalCluster
+    from fanmap.dask import DaskExecutor
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        with dask.config.set({"scheduler-address": cluster.scheduler_address}):
+            with DaskExecutor() as pool:
+                assert pool.submit(abs, -1).result(60) == 1
+        with Client(cluster) as client:
+            assert client.submit(abs, -2).result() == 2, "it is not the executor's to end"
+""",
+    )

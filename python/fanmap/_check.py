@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "memory",
     "not_negative",
     "on_error",
+    "options",
     "positive",
     "seconds",
     "task_timeout",
@@ -122,6 +124,15 @@ def seconds(name: str, value: Any) -> None:
     """A number of seconds, or None."""
     if value is not None and not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+
+
+def options(name: str, value: Any) -> dict[str, Any]:
+    """Options for somebody else, by their names, or None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict of options or None, not {type(value).__name__}")
+    return dict(value)
 
 
 def on_error(value: Any) -> None:

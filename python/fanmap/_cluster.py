@@ -16,6 +16,7 @@ from ._desk import Desk
 from ._fixed import Fixed
 from ._lane import Flow, Lane, lane_over_any
 from ._map import executor_map
+from ._retry import Retry, wanted
 from ._source import in_step
 
 if TYPE_CHECKING:
@@ -55,14 +56,17 @@ class ClusterExecutor(Executor):
         ordered: bool = True,
         on_error: OnError = "raise",
         strict: bool = False,
+        retries: int | Retry | None = None,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` at the cluster: the input is read and everything submitted now, results come in order.
 
-        Options and their meaning are those of `fanmap.ProcessPoolExecutor.map`; `chunksize` has no effect.
+        Options and their meaning are those of `fanmap.ProcessPoolExecutor.map`; `chunksize` has no effect, and what
+        failed is tried again (`retries`) while results are asked for.
         """
         _check.executor_map(fn, chunksize, buffersize, on_error)
+        retry = wanted(retries)
         source = in_step(iterables, strict=strict)
-        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 2**31, ordered=ordered))
+        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 2**31, ordered=ordered, retry=retry))
         return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:

@@ -131,7 +131,8 @@ class Desk:
         self._most = most
         self._batches = batches
         self._owner = os.getpid()
-        self._lock = threading.Lock()
+        # Its holder may take it again: a collection of garbage may drop the executor wherever memory is asked for.
+        self._lock = threading.RLock()
         self._waiting: deque[ClusterFuture[Any]] = deque()
         self._flying: dict[int, _Flying] = {}
         self._numbers = itertools.count()
@@ -153,12 +154,16 @@ class Desk:
 
     def function(self, fn: Callable[..., Any], *, of_map: bool) -> Function:
         """A snapshot of a function. Its large buffers, if they are known there, are not sent again."""
-        packed = pack(fn, self.cluster.cloudpickle.dumps)
+        name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+        try:
+            packed = pack(fn, self.cluster.cloudpickle.dumps)
+        except Exception as error:
+            error.add_note(f"(raised when {name} could not be pickled)")
+            raise
         digest = digest_of(packed)
         with self._lock:
             known = self._functions.get(digest)
         if known is None:
-            name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
             known = Function(None, self._placed(packed, for_all=True), name, digest)
             with self._lock:
                 _remember(self._functions, digest, known)
@@ -169,13 +174,15 @@ class Desk:
         self, function: Function, args: tuple[Any, ...], named: dict[str, Any], item: int | None = None
     ) -> ClusterFuture[Any]:
         self.check_open()
+        trouble = "pickled"
         try:
             plain = not named and all(type(one) in ATOMS for one in args)
             whole = pack((args, named), pickle.dumps if plain else self.cluster.cloudpickle.dumps)
+            trouble = "put at the cluster"
             packed = self._placed(whole, for_all=False)
         except Exception as error:
             what = function.name if item is None else f"item {item}, {function.name},"
-            error.add_note(f"(raised when the arguments of {what} could not be pickled)")
+            error.add_note(f"(raised when the arguments of {what} could not be {trouble})")
             failed: ClusterFuture[Any] = ClusterFuture(self, function, (), 0, item)
             failed.set_exception(detach(error))
             return failed

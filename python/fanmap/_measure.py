@@ -7,6 +7,7 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter, process_time, thread_time
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,7 +25,6 @@ __all__ = ["Clocks", "Computing", "Sending", "Timed", "is_locked", "keep", "reca
 
 # Seconds for a byte that is copied into shared memory and out of it.
 _BYTE = 0.3e-9
-
 
 # Seconds that an item must take for a look at what other threads did meanwhile: it takes time itself.
 _LOOK = 1e-3
@@ -166,7 +166,8 @@ def keep(fn: Callable[..., Any], seen: Measured) -> None:
         return  # there are functions that no weak reference can refer to
     _kept[key] = known, seen
     if len(_kept) > _KEPT:
-        _kept.pop(next(iter(_kept)), None)
+        with suppress(RuntimeError):  # another thread has changed it between two steps, and sees to this itself
+            _kept.pop(next(iter(_kept)), None)
 
 
 def recall(fn: Callable[..., Any]) -> Measured | None:

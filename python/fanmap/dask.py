@@ -31,8 +31,9 @@ _MOST_TOLD = 1 << 16
 class DaskExecutor(ClusterExecutor):
     """Runs calls as tasks of Dask: on this machine, or on all that its cluster has.
 
-    It uses the `distributed.Client` that it is given, or else the program's current one, or else begins one with worker
-    processes on this machine, which it then also ends. Workers are Dask's, and need not have fanmap.
+    It uses the `distributed.Client` that it is given, or else the program's current one. Or else it begins one, of the
+    scheduler that Dask is configured with (`DASK_SCHEDULER_ADDRESS`) or with worker processes on this machine, and ends
+    what it has begun. Workers are Dask's, and need not have fanmap.
 
     | option | what it does |
     |---|---|
@@ -66,7 +67,7 @@ later |
         if max_workers is not None:
             _check.workers(max_workers)
         _check.not_negative("max_retries", max_retries)
-        self._open(_Dask(client, dict(task_options or {})), max_workers, batches, max_retries)
+        self._open(_Dask(client, _check.options("task_options", task_options)), max_workers, batches, max_retries)
 
 
 class _Dask:
@@ -84,7 +85,7 @@ class _Dask:
             try:
                 client = distributed.Client.current()
             except ValueError:
-                client = distributed.Client(dashboard_address=":0")
+                client = _begun(distributed)
                 self._ours = True
         if not isinstance(client, distributed.Client) or client.asynchronous:
             raise TypeError("DaskExecutor needs a distributed.Client that is not asynchronous")
@@ -94,6 +95,8 @@ class _Dask:
         """Called once, before all else."""
         here = sys.modules[__name__]
         self._events = events
+        # Batches whose end was not told yet. A task may end before `submit` has returned it.
+        self._awaited: set[int] = set()
         self._tasks: dict[int, Any] = {}
         self._name = f"fanmap-{os.urandom(8).hex()}"
         self._run = by_value(_run, self.cloudpickle, here)
@@ -118,6 +121,7 @@ class _Dask:
         """Hand over a batch."""
         # As bytes, into which Dask does not look for tasks of its own.
         what = pickle.dumps((batch.function, batch.calls), protocol=5)
+        self._awaited.add(batch.number)
         task = self._client.submit(
             self._run,
             *(self._name, batch.number, batch.oldest, batch.retries + 1, what, PATIENCE, *batch.parts),
@@ -130,13 +134,23 @@ class _Dask:
         what, number, told = event[1]
         if what == "told":
             self._events.put(bytes(told))
-        elif self._tasks.pop(number, None) is not None:
-            self._events.put((number, pickle.loads(told)))
+        else:
+            self._ended(number, pickle.loads(told))
 
     def _done(self, number: int, task: Any) -> None:
-        report = self._report(task) if number in self._tasks else None
-        if report is not None and self._tasks.pop(number, None) is not None:
-            self._events.put((number, report))
+        self._tasks.pop(number, None)
+        # Nobody needs an error of a batch whose report has come, and it may be long to tell.
+        report = self._report(task) if number in self._awaited else None
+        if report is not None:
+            self._ended(number, report)
+
+    def _ended(self, number: int, report: Report | Lost | BaseException) -> None:
+        """Tell of a batch's end, once: a report may come both ways."""
+        try:
+            self._awaited.remove(number)
+        except KeyError:
+            return
+        self._events.put((number, report))
 
     def _report(self, task: Any) -> Report | Lost | BaseException | None:
         """How a batch ended; None if that is told by an event."""
@@ -175,7 +189,17 @@ class _Dask:
         if self._ours:
             cluster = self._client.cluster
             self._client.close()
-            cluster.close()
+            if cluster is not None:
+                cluster.close()
+
+
+def _begun(distributed: Any) -> Any:
+    """A client of the scheduler that Dask is configured with, or else of workers on this machine."""
+    import dask
+
+    if dask.config.get("scheduler-address", None):
+        return distributed.Client()
+    return distributed.Client(dashboard_address=":0")
 
 
 def _keep(name: str, dask_scheduler: Any) -> None:

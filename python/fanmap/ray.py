@@ -60,7 +60,7 @@ later |
         if max_workers is not None:
             _check.workers(max_workers)
         _check.not_negative("max_retries", max_retries)
-        self._open(_Ray(dict(task_options or {})), max_workers, batches, max_retries)
+        self._open(_Ray(_check.options("task_options", task_options)), max_workers, batches, max_retries)
 
 
 class _Ray:
