@@ -79,7 +79,8 @@ def test_a_fresh_worker_has_loaded_only_its_loop() -> None:
             loaded = set(pool.submit(eval, "list(__import__('sys').modules)").result())
         print(sorted(loaded & {
             "multiprocessing", "concurrent.futures", "cloudpickle", "logging", "subprocess", "threading", "asyncio",
-            "typing", "socket", "random", "inspect", "fanmap._map", "fanmap._processes", "fanmap._start",
+            "typing", "socket", "random", "inspect", "fanmap._map", "fanmap._result", "fanmap._processes",
+            "fanmap._start",
         }))
     """)
     assert out == "[]\n"

@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from ._failure import Failure
     from ._family import filter, for_each, reduce, starmap
     from ._future import Future
-    from ._map import MapResult, MapStats, map
+    from ._map import map
     from ._place import worker_index
     from ._processes import ProcessPoolExecutor
     from ._remote import RemoteError
+    from ._result import MapResult, MapStats
     from ._retry import Retry
     from ._threads import ThreadPoolExecutor
 
@@ -101,8 +102,8 @@ _WHERE = {
     "Future": "fanmap._future",
     "InterpreterPoolExecutor": "concurrent.futures",  # since Python 3.14, and the standard library's own
     "InvalidStateError": "concurrent.futures",
-    "MapResult": "fanmap._map",
-    "MapStats": "fanmap._map",
+    "MapResult": "fanmap._result",
+    "MapStats": "fanmap._result",
     "MemoryLimitExceeded": "fanmap._errors",
     "ProcessPoolExecutor": "fanmap._processes",
     "RemoteError": "fanmap._remote",

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 from . import _check, _default
-from ._map import MapResult, MapStats, map
+from ._map import map
 from ._options import Wanted
+from ._result import MapResult, MapStats
 
 if TYPE_CHECKING:
     from types import TracebackType

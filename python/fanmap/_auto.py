@@ -30,6 +30,7 @@ from ._choice import Choice, Measured, Way
 from ._cores import cpu_count
 from ._lane import HereLane, NotSent, lane_over_processes, lane_over_threads
 from ._options import Wanted
+from ._result import Goes
 
 if TYPE_CHECKING:
     from ._default import Pool
@@ -270,9 +271,10 @@ class AutoLane:
         """The most workers that there may be."""
         return 1 if self.way == "serial" else self._threads if self.way == "threads" else self._process_workers()
 
-    def alone(self) -> float | None:
-        """Seconds that the items so far would have taken in the calling thread, as far as that is known."""
-        return self.seen.wall * self._index if self.way == "threads" and self.seen.wall > 0 else None
+    def goes(self) -> Goes:
+        """How the map goes now."""
+        alone = self.seen.wall * self._index if self.way == "threads" and self.seen.wall > 0 else None
+        return Goes(self.way, self.workers, alone)
 
     def plain_for(self) -> float:
         """For how many seconds the map may run as a plain one; 0 if it may not."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, o
 from . import _check, _default, _outcome
 from ._around import Nothing, Truth
 from ._cores import cpu_count
-from ._map import Manner, MapResult, begin
+from ._map import begin
 from ._options import OnError, Options, Wanted
 from ._progress import Progress
+from ._result import Manner, MapResult
 from ._source import Source, in_step, of_tuples
 
 if TYPE_CHECKING:

@@ -1,477 +1,32 @@
-"""`fanmap.map` and the executors' `map`: ordered results, read ahead within a bound.
-
-A `MapResult` reads the input and hands out results; a *lane* is what it sends items into and takes outcomes from:
-threads and processes of the engine, any other executor, or, inside a worker, the calling thread itself. No `Future` is
-made for the engine's own lanes.
-
-The order of things in `next`: the next result is handed out if it is there. Otherwise an item is read and sent at once,
-and so on until the window is full; only then does it wait. So a result is never withheld because the input is slow. An
-input that cannot be slow (a list, a range) is topped up before each result as well, so that workers never wait for the
-consumer.
-
-What threads share: one thread at a time may ask a `MapResult` for a result (`_turn`), and that thread alone touches
-its input, its counts and its lane. Any thread may close it meanwhile: that sets `_closed`, for ever, and then closes
-what is kept and the lane, which wakes the thread that waits there. Whatever that thread has in hand when it sees
-`_closed` it drops, and it looks after each step that takes time: reading an item, waiting, decoding. A lane that is
-closed sends nothing on, so an item that was read too late goes nowhere.
-"""
+"""`fanmap.map`, and how it begins: what was asked for becomes a lane and a `MapResult`."""
 
 from __future__ import annotations
 
 import builtins
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor
+from concurrent.futures import Executor
 from functools import partial
-from itertools import islice, starmap
+from itertools import starmap
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
-from . import _check, _native, _outcome
+from . import _check, _default
 from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import Fixed, fix
-from ._lane import Flow, HereLane, Plain, lane_over_any
+from ._lane import Flow, HereLane, Lane, Plain, lane_over_any
 from ._options import OnError, Options, Wanted, sends_copies
-from ._progress import Progress, Shown
-from ._remote import detach
+from ._progress import Shown
+from ._result import Manner, MapResult
 from ._retry import Retry
 from ._source import Source, in_step
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from ._lane import Came, Lane
-
-__all__ = ["MapResult", "MapStats", "begin", "executor_map", "map"]
+__all__ = ["begin", "map"]
 
 T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-
-# Ends that are the item's own: not those of a pool that was closed or cannot go on.
-_ITS_OWN = (_outcome.VALUE, _outcome.RAISED, _outcome.TIMED_OUT, _outcome.LOST)
-
-
-class MapStats(NamedTuple):
-    """How far a map is and what it took, as far as that is known without a look at each item.
-
-    >>> import fanmap
-    >>> results = fanmap.map(abs, range(1000))
-    >>> _ = list(results)
-    >>> results.stats.read, results.stats.done, results.stats.failed
-    (1000, 1000, 0)
-    >>> fanmap.shutdown()
-    """
-
-    read: int
-    """Items that were read of the input."""
-    done: int
-    """Items whose outcome was taken. Some of the results may still have to be handed out."""
-    failed: int
-    """Those of them that failed. In the calling thread the input's own error may count as an item's."""
-    wall: float
-    """Seconds from the first question for a result to the last result, or to now."""
-    workers: int
-    """The most workers that there may be at a time; 1 where the map ran in place; 0 if only the executor knows."""
-    busy: float
-    """Seconds that workers were in the function, all together; 0.0 over an executor that is not fanmap's.
-
-    `busy / wall` is how many of them were at it on average. Over processes this is about how many times as fast the map
-    was as one worker alone; over threads that wait for the interpreter's lock, their waiting counts.
-    """
-    sent: int
-    """Bytes that went to other processes, as encoded."""
-    received: int
-    """Bytes that came from other processes, as encoded."""
-    alone: float
-    """Seconds that the same items would have taken one after the other, in one thread: measured with
-    `executor="auto"`, `busy` with any other."""
-    way: str
-    """`"serial"`, `"threads"` or `"processes"`: the way that the last item went; `"executor"` with one of yours."""
-
-    @property
-    def speedup(self) -> float:
-        """How many times as fast as a serial map it was: `alone / wall`. What the consumer takes counts as well.
-
-        0.0 over an executor that is not fanmap's, which does not tell.
-        """
-        return self.alone / self.wall if self.wall > 0 else 1.0
-
-
-class Manner(NamedTuple):
-    """How a map's results are handed out."""
-
-    on_error: OnError = "raise"
-    # In the order of the items, or as they come.
-    ordered: bool = True
-    # How many items are read together of an input that may be slow.
-    together: int = 1
-    # When a result must be there, by the monotonic clock.
-    deadline: float | None = None
-    # The most workers that there may be; 0 if only the executor knows.
-    workers: int = 0
-    # "serial", "threads", "processes", or an executor.
-    way: str = "executor"
-    # Whether items are needed once their outcome has come.
-    keeps_items: bool = False
-    # Whether it is an executor's own map, which runs even if nobody asks for its results.
-    of_executor: bool = False
-    plain: Plain | None = None
-    # What is to be done when it is over: told whether all is done, or nobody wants to wait.
-    at_end: Callable[[bool], object] | None = None
-    progress: Progress | None = None
-    quiet: Quiet | None = None
-
-
-class MapResult(_native.Stash, Iterator[T], Generic[T]):
-    """The results of a parallel map: a lazy iterator in the order of the input, like the built-in `map`'s.
-
-    It is a context manager, and can be closed before its end: what has not started is then cancelled. The first
-    exception that it raises ends it. A result that was handed out is not kept.
-
-    >>> import fanmap, itertools
-    >>> with fanmap.map(abs, itertools.count(-5)) as results:
-    ...     for result in results:
-    ...         if result == 0:
-    ...             break
-    >>> fanmap.shutdown()
-    """
-
-    def __init__(self, lane: Lane, source: Source, manner: Manner) -> None:
-        self._lane = lane
-        self._input: Iterator[Any] | None = source.items
-        self._prompt = source.prompt
-        self._hint = source.length
-        self._together = manner.together
-        self._deadline = manner.deadline
-        self._at_end = manner.at_end
-        # Whether dropping the iterator cancels the rest, even if nothing was asked of it.
-        self._closes_itself = not manner.of_executor
-        self._of_executor = manner.of_executor
-        self._on_error = manner.on_error
-        self._workers = manner.workers
-        self._way = manner.way
-        self._progress = manner.progress
-        self._quiet = manner.quiet
-        # Items under way, by index, where they are needed once their outcome has come.
-        self._items: dict[int, Any] | None = {} if manner.keeps_items or manner.on_error == "return" else None
-        self._ordered = manner.ordered
-        # Whether outcomes must come one by one: those that come together would not follow each other.
-        self._singly = not manner.ordered and self._items is not None
-        # What a plain map does not do leaves it out.
-        alone = manner.on_error == "raise" and manner.deadline is None and manner.progress is None
-        self._plain = manner.plain if alone and self._items is None else None
-        self._sent = 0
-        self._taken = 0
-        self._failed = 0
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._input_error: BaseException | None = None
-        # Whether what runs is ended as well, where it can be, when the map is closed.
-        self._kills = False
-        self._closed = False
-        self._owner = os.getpid()
-        # Held by the thread that asks for a result.
-        self._turn = threading.Lock()
-
-    # For `__del__`: at the interpreter's end a module's names may be gone before its objects are.
-    _getpid = staticmethod(os.getpid)
-
-    def __iter__(self) -> MapResult[T]:
-        return self
-
-    if TYPE_CHECKING:
-
-        def __next__(self) -> T: ...
-
-    def _refill(self) -> T:
-        """The next result, when none is kept. Those that came with it are kept for the next calls."""
-        if self._closed:
-            raise StopIteration
-        if not self._turn.acquire(blocking=False):
-            # As a generator does: two threads could only get in each other's way.
-            raise ValueError("a result of this map is already being asked for")
-        try:
-            # Another thread may have brought some since this one looked.
-            kept = self._take_kept()
-            self._count_plain()
-            if kept:
-                first: T = kept[0]
-                return first
-            if self._began is None and self._plain is not None:
-                now = monotonic()  # before the lane's own clock starts
-                if seconds := self._plain.seconds():
-                    return self._first_plain(self._plain.items, seconds, now)
-            return self._next()
-        finally:
-            self._turn.release()
-
-    def _next(self) -> T:
-        self._closes_itself = True
-        if self._began is None:
-            self._began = monotonic()
-            if self._quiet is not None:
-                self._quiet.begin()
-        while True:
-            try:
-                if self._progress is not None:
-                    # All that was taken has been handed out.
-                    self._progress.at(self._taken)
-                outcome = self._outcome()
-            except BaseException as error:
-                self._end(interrupted=isinstance(error, KeyboardInterrupt))
-                raise
-            if self._closed:
-                # By another thread, meanwhile.
-                raise StopIteration
-            if outcome is None:
-                error_of_input = self._input_error
-                self._input_error = None
-                self._end()
-                if error_of_input is not None:
-                    raise error_of_input
-                raise StopIteration
-            try:
-                values = self._values(*outcome)
-            except BaseException:
-                self._end()
-                raise
-            finally:
-                del outcome
-            if values:
-                # Nothing of this frame may refer to what is handed out.
-                first: T = values.pop(0)
-                if values:
-                    self._keep(values)
-                elif self._plain is not None and not self._kept() and (seconds := self._plain.seconds()):
-                    self._go_plain(self._plain.items, seconds)
-                if self._closed:
-                    raise StopIteration
-                return first
-
-    def _first_plain(self, items: Iterator[T], seconds: float, now: float) -> T:
-        """The first result of a map that is a plain one from the start."""
-        self._closes_itself = True
-        self._began = now
-        try:
-            first = next(items)
-        except BaseException as error:
-            self._plain_ended(not isinstance(error, StopIteration), isinstance(error, KeyboardInterrupt))
-            raise
-        self._sent = self._taken = 1
-        if self._closed:
-            raise StopIteration
-        self._go_plain(items, seconds)
-        return first
-
-    def _count_plain(self) -> None:
-        """Count what a plain map did since."""
-        if count := self._plain_count(True):
-            self._sent += count
-            self._taken += count
-            if self._plain is not None:
-                self._plain.counted(count)
-
-    def _plain_ended(self, failed: bool, interrupted: bool) -> None:
-        """The input of a plain map is at its end; or it or the function failed."""
-        self._count_plain()
-        self._failed += failed
-        self._sent += failed
-        self._taken += failed
-        self._input = None
-        self._end(interrupted=interrupted)
-
-    def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
-        """What is handed out for an outcome; if it is a failure, and such are raised, it is raised here."""
-        self._taken += count
-        items = None
-        if self._items is not None:
-            take = self._items.pop
-            # None, should another thread close the map just now.
-            items = [take(at, None) for at in range(index, index + count)]
-        if kind == _outcome.VALUE:
-            try:
-                return self._lane.values(payload, index, count)
-            except KeyboardInterrupt:
-                self._end(interrupted=True)
-                raise
-            except Exception as error:  # it could not be decoded
-                failed: BaseException = error
-        elif kind == _outcome.CANCELLED:
-            failed = CancelledError()
-        else:
-            failed = self._lane.failure(kind, payload, index)
-        del payload
-        self._failed += count
-        try:
-            if kind in _ITS_OWN and self._on_error == "skip":
-                return []
-            if kind in _ITS_OWN and items is not None and self._on_error == "return":
-                if kind == _outcome.VALUE:
-                    # It was raised here, and would keep this frame, and by it the map.
-                    failed = detach(failed)
-                return [Failure(index + at, item, failed) for at, item in enumerate(items)]
-            if isinstance(failed, StopIteration) and self._of_executor:
-                # An executor's map is a generator in the standard library, where this is no silent end.
-                raise RuntimeError("generator raised StopIteration") from failed
-            raise failed
-        finally:
-            # The traceback refers to this frame, which must not refer to the exception: that would be a cycle.
-            del failed
-
-    @property
-    def stats(self) -> MapStats:
-        """How far it is and what it took: see `MapStats`. Also after its end."""
-        from ._auto import AutoLane
-
-        now = monotonic() if self._ended is None else self._ended
-        wall = 0.0 if self._began is None else now - self._began
-        busy, sent, received = self._lane.spent()
-        plain = self._plain_count(False)
-        auto = self._lane if isinstance(self._lane, AutoLane) else None
-        workers = self._workers if auto is None else auto.workers
-        alone = None if auto is None else auto.alone()
-        return MapStats(
-            self._sent + plain,
-            self._taken + plain,
-            self._failed,
-            wall,
-            workers,
-            busy,
-            sent,
-            received,
-            busy if alone is None else alone,
-            self._way if auto is None else auto.way,
-        )
-
-    def close(self) -> None:
-        """Cancel what has not started, and end the iterator. What runs is not waited for; its results are dropped.
-
-        Any thread may do so: a `next` that waits in another ends with StopIteration. (Over an executor that is not of
-        this package it first sees the end of the call that it waits for, if that runs.)
-        """
-        self._end()
-
-    def _kill_at_end(self) -> None:
-        """From now on: whenever it ends, so does what still runs, where that can be ended."""
-        self._kills = True
-
-    def __enter__(self) -> MapResult[T]:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._end(interrupted=kind is not None and issubclass(kind, KeyboardInterrupt))
-
-    def __del__(self) -> None:
-        if getattr(self, "_closes_itself", False):
-            self._end()
-
-    def __length_hint__(self) -> int:
-        if self._closed:
-            return 0
-        kept = self._kept()
-        return max(self._hint - self._taken - self._plain_count(False), self._lane.outstanding()) + kept
-
-    def _outcome(self) -> Came | None:
-        """The next outcome, or None at the end."""
-        lane = self._lane
-        # Then only what is there already is handed out.
-        late = self._deadline is not None and monotonic() >= self._deadline
-        if self._prompt and not late:
-            while self._input is not None and (room := lane.room()):
-                self._read(room)
-        while not self._closed:
-            outcome = lane.poll(None if self._singly else self)
-            if outcome is not None:
-                return outcome
-            if late and self._input is not None:
-                raise self._late()
-            if self._input is not None and (room := lane.room()):
-                self._read(room)
-                continue
-            if self._deadline is None:
-                return lane.wait(None)
-            try:
-                return lane.wait(self._deadline - monotonic())
-            except TimeoutError:
-                raise self._late() from None
-        return None
-
-    def _late(self) -> TimeoutError:
-        awaited = f"the result of item {self._taken}" if self._ordered else "another result"
-        return TimeoutError(f"{awaited} was not there when timeout= had passed")
-
-    def _read(self, count: int) -> None:
-        """Read items and send them: up to `count` of an input that has them at hand, else what must go together."""
-        source = self._input
-        if source is None:
-            return  # closed by another thread
-        if not self._prompt and count > self._together:
-            count = self._together
-        items: list[Any] = []
-        try:
-            # Those that it gave before an error are in the list then.
-            items.extend(islice(source, count))
-        except Exception as error:
-            # It surfaces in its place: after the results of the items that came before.
-            self._input_error = error
-        if self._closed:
-            return
-        if items:
-            if self._items is not None:
-                self._items.update(enumerate(items, self._sent))
-            try:
-                self._lane.send(items, self._sent)
-            except RuntimeError:
-                if self._closed:
-                    return  # and a pool that was this map's alone with it
-                raise
-            self._sent += len(items)
-        if len(items) < count:
-            self._input = None
-            self._lane.sent_all()
-
-    def fill(self, count: int | None) -> None:
-        """Read and send now: `count` items, or (None) all."""
-        self._began = monotonic()
-        while self._input is not None and (count is None or self._sent < count):
-            room = max(self._lane.room(), 1)
-            self._read(room if count is None else min(room, count - self._sent))
-        if self._input_error is not None:
-            error, self._input_error = self._input_error, None
-            # What was submitted before it runs on, though nobody will have the results.
-            self._closed = True
-            raise error
-
-    def _end(self, *, interrupted: bool = False) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._getpid() != self._owner:
-            return  # in a fork, where locks of the lane's may be held for ever by threads that are not there
-        self._ended = monotonic()
-        self._plain = None
-        handed_out = self._taken - self._kept()
-        self._close_kept()
-        whole = self._input is None and self._lane.outstanding() == 0
-        self._input = None
-        if self._items is not None:
-            self._items = {}
-        if self._quiet is not None:
-            self._quiet.end()
-        try:
-            self._lane.close(interrupted=interrupted, kill=interrupted or self._kills)
-        finally:
-            if self._at_end is not None:
-                # A pool of its own: one that still runs something is not waited for.
-                self._at_end(whole or interrupted)
-            if self._progress is not None:
-                self._progress.end(handed_out)
 
 
 @overload
@@ -683,8 +238,6 @@ def begin(
     kind: Callable[..., MapResult[Any]] = MapResult,
 ) -> MapResult[Any]:
     """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
-    from . import _default
-
     manner = Manner(
         on_error=wanted.on_error,
         ordered=wanted.ordered,
@@ -713,7 +266,7 @@ def begin(
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
         auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
         plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted)
-        return kind(auto, source, manner._replace(at_end=auto.dismiss, plain=plain))
+        return kind(auto, source, manner._replace(goes=auto.goes, at_end=auto.dismiss, plain=plain))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -746,23 +299,6 @@ def _plain(fn: Callable[..., Any], items: Iterator[Any], star: bool) -> Iterator
     if star:
         return starmap(fn, items)
     return fn.over(items) if isinstance(fn, Fixed) else builtins.map(fn, items)
-
-
-def executor_map(
-    lane: Lane,
-    source: Source,
-    timeout: float | None,
-    buffersize: int | None,
-    *,
-    ordered: bool = True,
-    on_error: OnError = "raise",
-) -> Iterator[Any]:
-    """An executor's `map`: everything (or as much as the buffer holds) is submitted at the call."""
-    deadline = None if timeout is None else monotonic() + timeout
-    manner = Manner(on_error=on_error, ordered=ordered, deadline=deadline, of_executor=True)
-    result: MapResult[Any] = MapResult(lane, source, manner)
-    result.fill(buffersize)
-    return result
 
 
 def _lane(pool: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:

@@ -35,10 +35,10 @@ from ._errors import (
 from ._fixed import fix
 from ._future import Future, Submit
 from ._lane import Flow, Lane, lane_over_any, lane_over_processes
-from ._map import executor_map
 from ._options import OnError
 from ._output import Output
 from ._remote import decode_refusal, detach
+from ._result import executor_map
 from ._retry import Retry
 from ._source import in_step
 

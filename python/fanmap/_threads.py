@@ -22,8 +22,8 @@ from . import _check, _lifecycle, _lookalikes, _native, _place, _retry
 from ._cores import default_threads
 from ._future import Future, Submit
 from ._lane import Flow, Lane, lane_over_any, lane_over_threads
-from ._map import executor_map
 from ._options import OnError
+from ._result import executor_map
 from ._retry import Rests, Retry, Trying
 from ._source import in_step
 
