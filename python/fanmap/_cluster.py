@@ -14,7 +14,8 @@ from . import _check
 from ._around import Nothing, Truth
 from ._desk import Desk
 from ._fixed import Fixed
-from ._lane import Flow, Lane, lane_over_any
+from ._foreign import lane_over_any
+from ._lane import Flow, Lane
 from ._result import executor_map
 from ._retry import Retry, wanted
 from ._source import in_step

@@ -14,7 +14,8 @@ from . import _check, _default
 from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import Fixed, fix
-from ._lane import Flow, HereLane, Lane, Plain, lane_over_any
+from ._foreign import lane_over_any
+from ._lane import Flow, HereLane, Lane, Plain
 from ._options import OnError, Options, Wanted, sends_copies
 from ._progress import Shown
 from ._result import Manner, MapResult

@@ -33,8 +33,9 @@ from ._errors import (
     complete,
 )
 from ._fixed import fix
+from ._foreign import lane_over_any
 from ._future import Future, Submit
-from ._lane import Flow, Lane, lane_over_any, lane_over_processes
+from ._lane import Flow, Lane, lane_over_processes
 from ._options import OnError
 from ._output import Output
 from ._remote import decode_refusal, detach

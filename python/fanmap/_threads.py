@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, over
 
 from . import _check, _lifecycle, _lookalikes, _native, _place, _retry
 from ._cores import default_threads
+from ._foreign import lane_over_any
 from ._future import Future, Submit
-from ._lane import Flow, Lane, lane_over_any, lane_over_threads
+from ._lane import Flow, Lane, lane_over_threads
 from ._options import OnError
 from ._result import executor_map
 from ._retry import Rests, Retry, Trying
