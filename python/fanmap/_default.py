@@ -9,7 +9,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _place
 from ._choice import MOST_THREADS
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
-__all__ = ["has_processes", "in_worker", "pool", "shutdown", "warm"]
+__all__ = ["Pools", "in_worker", "pool", "shutdown", "warm"]
 
 # How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
 # starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
@@ -74,10 +74,44 @@ def _until_ended(pool: Pool) -> None:
     _own.append(pool)
 
 
-def has_processes() -> bool:
-    """Whether the warm pool of processes is there and has a worker."""
-    kept = _warm.get("processes")
-    return kept is not None and not kept[1]._broken and bool(kept[1]._engine.workers(wait=False))  # type: ignore[union-attr]
+class Pools:
+    """Those of a map that chooses its way: the warm ones, or, of so many workers, some of its own."""
+
+    def __init__(self, workers: int | None) -> None:
+        self._wanted = Wanted(workers=workers)
+        # Its own, with what ends them.
+        self._ends: dict[str, tuple[Pool, Callable[[bool], object]]] = {}
+        # Whether worker processes were started for it.
+        self.started = False
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._ends:
+            return self._ends[name][0]
+        made, end = pool(name, self._wanted)
+        if end is not None:
+            self._ends[name] = made, end
+        return made
+
+    def start_processes(self, fn: Callable[..., object]) -> None:
+        """Have workers started that know the function; nobody waits for them."""
+        self.started = True
+        self["processes"]._start_ahead(fn)
+
+    def have_processes(self) -> bool:
+        """Whether the pool of processes is there and has a worker."""
+        _, kept = _warm.get("processes", (None, None))
+        if self._wanted.workers is not None:
+            kept = self._ends.get("processes", (None, None))[0]
+        return kept is not None and not kept._broken and bool(kept._engine.workers(wait=False))  # type: ignore[union-attr]
+
+    def are_starting(self) -> bool:
+        """Whether workers were started, and none is there yet."""
+        return self.started and not self.have_processes()
+
+    def dismiss(self, wait: bool) -> None:
+        """End those that are the map's own."""
+        for _, end in tuple(self._ends.values()):
+            end(wait)
 
 
 def shutdown() -> None:

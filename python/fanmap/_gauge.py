@@ -1,0 +1,157 @@
+"""What a map with no executor named knows of its function and items. `_auto` tells it what was measured, and asks what
+follows; the decision itself is `_choice`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter, thread_time
+from typing import Any
+
+from . import _choice, _measure
+from ._choice import Choice, Measured
+from ._cores import cpu_count
+
+__all__ = ["Gauge"]
+
+# An item that takes less, in seconds, is tiny: timing each would be felt.
+_TINY = 1e-3
+
+# Of how many items the time of a plain map tells something.
+_MANY = 10
+
+# How many tiny items must have been timed, where no plain map tells. Fewer, and workers start for what chance said.
+_FEW = 3
+
+# How much work there must be, in seconds, for a decision to be worth its time. Less, and small maps pay for it; more,
+# and maps of some milliseconds never wait in many threads.
+_WORTH = 0.005
+
+
+class Gauge:
+    """See the module."""
+
+    def __init__(
+        self, fn: Callable[..., Any], length: int, workers: int | None, not_here: str, *, recalls: bool
+    ) -> None:
+        self._fn = fn
+        self._length = length
+        # How many items were sent.
+        self.index = 0
+        self.choice: Choice | None = None
+        # Sums over the items that were timed: how many, and the seconds. Old ones fade.
+        self._timed = 0.0
+        self._wall = 0.0
+        self._cpu = 0.0
+        # When the map became a plain one, by both clocks, and the seconds that it was one in all.
+        self._plain_since = 0.0
+        self._plain_began = 0.0
+        self.plain_time = 0.0
+        # Seconds for an item when the map last was a plain one, with what the consumer took.
+        self._plain_each = 0.0
+        self._plain_cpu = 0.0
+        known = _measure.recall(fn) if recalls else None
+        # Whether the function was measured before.
+        self.is_known = known is not None
+        self.seen = (known or Measured(0.0, 0.0, 0))._replace(
+            items=max(known.items, 1) if known and not length else 0,
+            cores=0,
+            workers=workers,
+            locked=_measure.is_locked(),
+            not_here=not_here,
+        )
+
+    def keep(self) -> None:
+        """For the next map of the same function."""
+        wall, cpu = self._tiny(self.seen.wall, self.seen.cpu)
+        seen = self.seen._replace(wall=wall, cpu=cpu, items=self.index, left=None, not_here="", workers=None)
+        _measure.keep(self._fn, seen)
+
+    # ---- what was measured ----
+
+    def note(self, wall: float, cpu: float) -> None:
+        """An item took so many seconds."""
+        if 0 < self._timed < 1.5 and wall < self._wall / 4:
+            # What only the first call does (imports, caches) is no measure of the others.
+            self.forget_times()
+        wall, cpu = self._tiny(wall, cpu)
+        fade = 0.9
+        self._timed = self._timed * fade + 1
+        self._wall = self._wall * fade + wall
+        self._cpu = self._cpu * fade + cpu
+
+    def _tiny(self, wall: float, cpu: float) -> tuple[float, float]:
+        """Seconds for an item that was timed: of a tiny one, dearer to time than to do, those that a plain map took."""
+        if wall < _TINY and self._plain_each:
+            # What the consumer took is in the plain map's figures.
+            computes = cpu > 0.8 * wall
+            cpu = min(cpu, self._plain_cpu)
+            wall = cpu if computes else min(wall, self._plain_each)
+        return wall, cpu
+
+    def forget_times(self) -> None:
+        """Those of single items, until now."""
+        self._timed = self._wall = self._cpu = 0.0
+
+    def begin_plain(self) -> None:
+        """The map is a plain one from now on."""
+        self._plain_since, self._plain_began = perf_counter(), thread_time()
+
+    def end_plain(self, count: int) -> None:
+        """It did so many items as one."""
+        took = perf_counter() - self._plain_since
+        self.plain_time += took
+        self.index += count
+        if count >= _MANY:
+            self._plain_each = took / count
+            self._plain_cpu = (thread_time() - self._plain_began) / count
+
+    def learn(self, **what: Any) -> None:
+        """Set fields of what was `Measured`."""
+        self.seen = self.seen._replace(**what)
+
+    # ---- what follows ----
+
+    @property
+    def has_timed(self) -> bool:
+        """Whether an item was timed, lately."""
+        return self._timed > 0
+
+    @property
+    def was_plain(self) -> bool:
+        """Whether the map was a plain one already."""
+        return self._plain_since > 0
+
+    def may_be_plain(self) -> bool:
+        """Whether items are tiny; or the calling thread was chosen, and not for want of a better look."""
+        stays = self.choice is not None and self.choice.way == "serial" and (self.is_known or self._timed >= _FEW)
+        return 0 < self.seen.wall < _TINY or stays
+
+    def is_worth_a_thought(self) -> bool:
+        """Whether there may be enough to do for any way but the calling thread; brings `seen` up to date."""
+        left = max(self._length - self.index, 0) if self._length else None
+        wall, cpu = self.seen.wall, self.seen.cpu
+        if self._timed:
+            wall, cpu = self._wall / self._timed, self._cpu / self._timed
+        self.learn(wall=wall, cpu=cpu, items=max(self.seen.items, self.index), left=left)
+        if self._is_thin() or (_choice.expected(self.seen) * wall < _WORTH and not self.seen.not_here):
+            return False
+        if not self.seen.cores:
+            # It reads files.
+            self.learn(cores=cpu_count())
+        return True
+
+    def _is_thin(self) -> bool:
+        """Whether too little was seen of tiny items: one call tells of chance and of what the first call does."""
+        return not self.is_known and self.seen.wall < _TINY and not self._plain_each and self._timed < _FEW
+
+    def wants_sending(self) -> bool:
+        """Whether it matters what sending would cost, and nobody has looked."""
+        return self.seen.copy is None and not self.seen.refusal and not _choice.is_waiting(self.seen)
+
+    def decide(self, *, warm: bool) -> Choice:
+        """The way for what is left; `warm` if worker processes are there."""
+        self.is_worth_a_thought()
+        self.learn(start=0.0 if warm else _choice.COLD)
+        self.choice = _choice.decide(self.seen)
+        return self.choice
