@@ -39,6 +39,7 @@ use crate::flow::{GATHER, Results};
 use fanmap_shm::event::Wake;
 use window::{Window, items_for};
 
+#[doc(hidden)]
 pub use crate::brake::Brake;
 pub use scope::{Scope, scope};
 pub use threads::{FanMap, map};
