@@ -85,6 +85,19 @@ def test_one_map_can_have_a_limit_and_go_on_after_it() -> None:
     with fanmap.ProcessPoolExecutor(2) as pool:
         kept = fanmap.map(nap, range(6), [3] * 6, executor=pool, task_timeout=1, on_error="skip")
         assert list(kept) == [0, 1, 2, 4, 5]
+        own = pool.map(nap, range(6), [3] * 6, task_timeout=1, on_error="skip")
+        assert list(own) == [0, 1, 2, 4, 5]
+        with pytest.raises(ValueError, match="task_timeout must be at least"):
+            pool.map(abs, [1], task_timeout=0)
+
+
+def test_a_limit_is_refused_where_a_map_is_submits() -> None:
+    class Mine(fanmap.ProcessPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **named: Any) -> Any:
+            return super().submit(fn, *args, **named)
+
+    with Mine(1) as pool, pytest.raises(ValueError, match="task_timeout= is not for an executor whose submit"):
+        pool.map(abs, [1], task_timeout=1)
 
 
 @pytest.mark.parametrize("executor", ["threads", fanmap.ThreadPoolExecutor(1), standard.ThreadPoolExecutor(1)])

@@ -83,6 +83,19 @@ def test_a_map_that_is_closed_tells_how_far_it_came(name: str) -> None:
     assert never.told == [], "nothing was asked of it"
 
 
+@pytest.mark.parametrize("kind", [fanmap.ThreadPoolExecutor, fanmap.ProcessPoolExecutor])
+def test_an_executors_own_map_shows_what_was_handed_out(kind: Any) -> None:
+    with kind(1) as pool:
+        seen = Seen()
+        assert list(pool.map(abs, [-1, -2, -3], progress=seen)) == [1, 2, 3]
+        assert seen.told[0] == (0, 3) and seen.told[-1] == (3, 3) and seen.is_rising()
+        never = Seen()
+        pool.map(abs, [-1], progress=never)
+        assert never.told == [], "nothing was asked of it"
+        with pytest.raises(TypeError, match="progress must be"):
+            pool.map(abs, [-1], progress=3)
+
+
 def test_what_a_function_raises_ends_the_map() -> None:
     def refuse(done: int, total: int | None) -> None:
         raise LookupError("no display")

@@ -106,7 +106,7 @@ def processes(pool: fanmap.ProcessPoolExecutor) -> None:
     assert_type(pool.submit(Parser, "x").result(), Parser)
     assert_type(pool.submit(parse, "1").exception(), BaseException | None)
     assert_type(pool.submit_with(retries=2)(area, 3, height=0.5).result(), float)
-    assert_type(pool.map(parse, texts, retries=2), Iterator[int])
+    assert_type(pool.map(parse, texts, retries=2, task_timeout=5, progress=True), Iterator[int])
     assert_type(pool.map(parse, texts, timeout=3, chunksize=2, buffersize=8, strict=True), Iterator[int])
     assert_type(next(pool.map(parse, texts, on_error="return")), int | fanmap.Failure)
     assert_type(list(fanmap.map(parse, texts, executor=pool)), list[int])

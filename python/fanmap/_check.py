@@ -141,9 +141,12 @@ def on_error(value: Any) -> None:
         raise ValueError(f"on_error must be 'raise', 'return' or 'skip', not {value!r}")
 
 
-def executor_map(fn: Any, chunksize: Any, buffersize: Any, on_error_: Any) -> None:
-    """The arguments that both executors' `map` share."""
+def executor_map(fn: Any, chunksize: Any, buffersize: Any, on_error_: Any, progress: Any) -> None:
+    """The arguments that the executors' `map` share."""
+    from . import _progress
+
     function(fn)
     on_error(on_error_)
+    _progress.check(progress)
     positive("chunksize", chunksize)
     positive("buffersize", buffersize)

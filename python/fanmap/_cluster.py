@@ -23,6 +23,7 @@ from ._source import in_step
 if TYPE_CHECKING:
     from ._batches import Cluster
     from ._options import OnError
+    from ._progress import Shown
 
 __all__ = ["ClusterExecutor"]
 
@@ -58,17 +59,18 @@ class ClusterExecutor(Executor):
         on_error: OnError = "raise",
         strict: bool = False,
         retries: int | Retry | None = None,
+        progress: Shown = False,
     ) -> Iterator[T]:
         """`map(fn, *iterables)` at the cluster: the input is read and everything submitted now, results come in order.
 
         Options and their meaning are those of `fanmap.ProcessPoolExecutor.map`; `chunksize` has no effect, and what
         failed is tried again (`retries`) while results are asked for.
         """
-        _check.executor_map(fn, chunksize, buffersize, on_error)
+        _check.executor_map(fn, chunksize, buffersize, on_error, progress)
         retry = wanted(retries)
         source = in_step(iterables, strict=strict)
         lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 2**31, ordered=ordered, retry=retry))
-        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
+        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error, progress=progress)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
         if flow.time_limit is not None:

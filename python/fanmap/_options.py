@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
-from . import _check, _retry
+from . import _check, _progress, _retry
 from ._progress import Progress, Shown
-from ._progress import check as check_progress
 from ._retry import Retry
 
-__all__ = ["ExecutorOptions", "OnError", "Options", "Wanted", "sends_copies"]
+__all__ = ["ExecutorOptions", "OnError", "Options", "ProcessOptions", "Wanted", "sends_copies"]
 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 
@@ -48,6 +47,13 @@ class ExecutorOptions(TypedDict, total=False):
     ordered: bool
     strict: bool
     retries: int | Retry | None
+    progress: Shown
+
+
+class ProcessOptions(ExecutorOptions, total=False):
+    """The same of the `map` of processes."""
+
+    task_timeout: float | None
 
 
 class Wanted(NamedTuple):
@@ -109,7 +115,7 @@ class Wanted(NamedTuple):
 
     def shown(self, length: int) -> Progress | None:
         """What shows the progress of a map over so many items, if it is to be shown."""
-        return Progress(self.progress, length) if self.progress or isinstance(self.progress, str) else None
+        return _progress.shown(self.progress, length)
 
     @classmethod
     def by(cls, function: str, options: Mapping[str, Any]) -> Wanted:
@@ -128,7 +134,7 @@ class Wanted(NamedTuple):
         _check.task_timeout(self.task_timeout)
         _check.memory(self.max_memory_per_worker, self.worker_memory_limit)
         _check.on_error(self.on_error)
-        check_progress(self.progress)
+        _progress.check(self.progress)
         retries = _retry.wanted(self.retries)
         initargs = _check.initializer(self.initializer, self.initargs)
         if initargs and self.initializer is None:

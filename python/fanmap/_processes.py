@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from pickle import PickleBuffer
 
     from ._failure import Failure
-    from ._options import ExecutorOptions
+    from ._options import ProcessOptions
+    from ._progress import Shown
 
 __all__ = ["ProcessPoolExecutor"]
 
@@ -330,7 +331,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         on_error: Literal["raise", "skip"] = "raise",
-        **options: Unpack[ExecutorOptions],
+        **options: Unpack[ProcessOptions],
     ) -> Iterator[T]: ...
     @overload
     def map(
@@ -338,7 +339,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         fn: Callable[..., T],
         *iterables: Iterable[Any],
         on_error: Literal["return"],
-        **options: Unpack[ExecutorOptions],
+        **options: Unpack[ProcessOptions],
     ) -> Iterator[T | Failure]: ...
     def map(
         self,
@@ -351,6 +352,8 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         on_error: OnError = "raise",
         strict: bool = False,
         retries: int | Retry | None = None,
+        progress: Shown = False,
+        task_timeout: float | None = None,
     ) -> Iterator[Any]:
         """`map(fn, *iterables)` on the processes: the input is read and everything submitted now; results in order.
 
@@ -358,20 +361,24 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         seconds from this call. `chunksize` is accepted and not needed: how many items are
         sent ahead follows from their measured times.
 
-        `ordered`, `on_error`, `strict` and `retries` are those of `fanmap.map`; the standard library's has none of
-        them.
+        `ordered`, `on_error`, `strict`, `retries`, `progress` and `task_timeout` are those of `fanmap.map`; the
+        standard library's has none of them.
         """
-        _check.executor_map(fn, chunksize, buffersize, on_error)
+        _check.executor_map(fn, chunksize, buffersize, on_error, progress)
+        _check.task_timeout(task_timeout)
         retry = _retry.wanted(retries)
         if self._sends_copies and not strict:
             fn, iterables = fix(fn, iterables)
         source = in_step(iterables, strict=strict)
-        lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, retry=retry))
-        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
+        flow = Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, time_limit=task_timeout, retry=retry)
+        lane = self._fanmap_lane(fn, flow)
+        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error, progress=progress)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
         self._check_open()
         if not self._sends_copies:
+            if flow.time_limit is not None:
+                raise ValueError("task_timeout= is not for an executor whose submit was replaced")
             return lane_over_any(self, fn, flow)
         return lane_over_processes(self, fn, flow)
 

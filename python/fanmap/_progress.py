@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeAlias
 
-__all__ = ["Progress", "Shown", "check"]
+__all__ = ["Progress", "Shown", "check", "shown"]
 
 # What a user may ask for.
 Shown: TypeAlias = bool | str | Callable[[int, int | None], object]
@@ -57,6 +57,11 @@ class Progress:
         label = self._wish if isinstance(self._wish, str) else None
         bar = self._bar = _tqdm()(total=self._total, desc=label)
         return lambda done, _: bar.update(done - bar.n)
+
+
+def shown(wish: Shown, length: int) -> Progress | None:
+    """What shows the progress of a map over so many items, if it is to be shown."""
+    return Progress(wish, length) if wish or isinstance(wish, str) else None
 
 
 def check(wish: Any) -> None:

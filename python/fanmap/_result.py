@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from . import _native, _outcome
 from ._failure import Failure
+from ._progress import shown
 from ._remote import detach
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from ._budget import Quiet
     from ._lane import Came, Lane, Plain
     from ._options import OnError
-    from ._progress import Progress
+    from ._progress import Progress, Shown
     from ._source import Source
 
 __all__ = ["Goes", "Manner", "MapResult", "MapStats", "executor_map"]
@@ -482,10 +483,17 @@ def executor_map(
     *,
     ordered: bool = True,
     on_error: OnError = "raise",
+    progress: Shown = False,
 ) -> Iterator[Any]:
     """An executor's `map`: everything (or as much as the buffer holds) is submitted at the call."""
     deadline = None if timeout is None else monotonic() + timeout
-    manner = Manner(on_error=on_error, ordered=ordered, deadline=deadline, of_executor=True)
+    manner = Manner(
+        on_error=on_error,
+        ordered=ordered,
+        deadline=deadline,
+        of_executor=True,
+        progress=shown(progress, source.length),
+    )
     result: MapResult[Any] = MapResult(lane, source, manner)
     result.fill(buffersize)
     return result

@@ -31,6 +31,7 @@ from ._source import in_step
 if TYPE_CHECKING:
     from ._failure import Failure
     from ._options import ExecutorOptions
+    from ._progress import Shown
 
 __all__ = ["ThreadPoolExecutor"]
 
@@ -193,20 +194,21 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         on_error: OnError = "raise",
         strict: bool = False,
         retries: int | Retry | None = None,
+        progress: Shown = False,
     ) -> Iterator[Any]:
         """`map(fn, *iterables)` on the threads: the input is read and everything submitted now, results come in order.
 
         With `buffersize`, only so many items are submitted ahead of the results that were taken. `timeout` is in
         seconds from this call. `chunksize` has no effect on threads.
 
-        `ordered`, `on_error`, `strict` and `retries` are those of `fanmap.map`; the standard library's has none of
-        them.
+        `ordered`, `on_error`, `strict`, `retries` and `progress` are those of `fanmap.map`; the standard library's has
+        none of them.
         """
-        _check.executor_map(fn, None, buffersize, on_error)
+        _check.executor_map(fn, None, buffersize, on_error, progress)
         retry = _retry.wanted(retries)
         source = in_step(iterables, strict=strict)
         lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, retry=retry))
-        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error)
+        return executor_map(lane, source, timeout, buffersize, ordered=ordered, on_error=on_error, progress=progress)
 
     def _fanmap_lane(self, fn: Callable[..., Any], flow: Flow) -> Lane:
         self._check_open()
