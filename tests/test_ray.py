@@ -113,6 +113,14 @@ with RayExecutor() as pool:
     gates[0].wait()
     gates[0].open()
     assert list(results) == [name]
+
+# Those that want no core are as many at a time as were asked for.
+with RayExecutor(3, task_options={"num_cpus": 0}) as pool:
+    waiting = [pool.submit(hold, name) for _ in range(3)]
+    gates[0].wait(3)
+    while waiting:
+        gates[0].open()
+        waiting = list(wait(waiting, return_when=FIRST_COMPLETED).not_done)
 """,
         str(tmp_path),
         str(Path(__file__).parent),

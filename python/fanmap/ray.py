@@ -33,7 +33,7 @@ class RayExecutor(ClusterExecutor):
     | option | what it does |
     |---|---|
     | `max_workers` | so many batches run at a time, at most; by default as many as the cluster has room for, now and \
-later |
+later, or as it has cores, where tasks want none (`num_cpus=0`) |
     | `max_retries` | how often Ray runs a call again that has lost its worker; 0 by default |
     | `batches` | False: each call is a task of its own. Then no call is ever begun twice without `max_retries` |
     | `task_options` | what `ray.remote` takes for each task: `{"num_cpus": 2, "runtime_env": {...}}` |
@@ -60,11 +60,12 @@ later |
         if max_workers is not None:
             _check.workers(max_workers)
         _check.not_negative("max_retries", max_retries)
-        self._open(_Ray(_check.options("task_options", task_options)), max_workers, batches, max_retries)
+        cluster = _Ray(_check.options("task_options", task_options), max_workers)
+        self._open(cluster, max_workers, batches, max_retries)
 
 
 class _Ray:
-    def __init__(self, task_options: dict[str, Any]) -> None:
+    def __init__(self, task_options: dict[str, Any], max_workers: int | None) -> None:
         try:
             import ray
             from ray import cloudpickle
@@ -73,6 +74,7 @@ class _Ray:
         self._ray = ray
         self.cloudpickle = cloudpickle
         self._options = task_options
+        self._max_workers = max_workers
         self._ours = not ray.is_initialized()
         if self._ours:
             ray.init(include_dashboard=False)
@@ -108,7 +110,9 @@ class _Ray:
             "memory": self._options.get("memory", 0),
             **self._options.get("resources", {}),
         }
-        return min((int(there.get(name, 0) / amount) for name, amount in wanted.items() if amount), default=1)
+        # Tasks that want nothing, as those that wait may, are bounded by nothing else.
+        unbounded = self._max_workers or int(there.get("CPU", 1))
+        return min((int(there.get(name, 0) / amount) for name, amount in wanted.items() if amount), default=unbounded)
 
     def put(self, part: Any, *, for_all: bool) -> Any:
         """Keep a large buffer in Ray's store, from where each node fetches it once."""
