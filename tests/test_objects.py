@@ -9,14 +9,19 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fanmap
 import pytest
-from fanmap._codec import Encoder
+from fanmap._codec import Encoder, decode
 
 LENGTH = 1 << 15  # eight bytes each: four times the size from which a buffer goes out of band
+
+
+class Thing:
+    """Of no library."""
 
 
 class Kind(NamedTuple):
@@ -180,3 +185,20 @@ def test_what_a_task_does_to_an_array_is_its_own_and_not_the_callers(title: str,
     (result,) = fanmap.map(add_one, [array], workers=1, executor="processes")
     same_arrays(np, array, before)
     np.testing.assert_array_equal(result, before + 1)
+
+
+def test_what_torch_tells_multiprocessing_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands the memory itself over, once; who else tells multiprocessing how to pickle something is heard."""
+
+    def refuse(_: Any) -> Any:
+        raise AssertionError("it was asked")
+
+    def rename(_: Thing) -> Any:
+        return str, ("renamed",)
+
+    monkeypatch.setattr(ForkingPickler, "_extra_reducers", {})
+    refuse.__module__ = "torch.multiprocessing.reductions"
+    ForkingPickler.register(Thing, refuse)
+    assert type(decode(Encoder().encode(Thing()))) is Thing
+    ForkingPickler.register(Thing, rename)
+    assert decode(Encoder().encode(Thing())) == "renamed"

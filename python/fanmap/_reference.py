@@ -41,6 +41,9 @@ __all__ = ["BY_VALUE", "IMPORTED", "ByValue", "Forked", "Imported", "dispatch_ta
 
 # The names under which the user's main module goes: here, and in a worker that imported it again.
 _MAINS = frozenset({"__main__", "__mp_main__"})
+# What torch registers hands a tensor's memory over, once and while its sender lives: not what is sent ahead, twice, or
+# decoded when its worker has ended, and not a copy of the function's own. Its ordinary pickle is whole.
+_HANDED_OVER = "torch.multiprocessing.reductions"
 # multiprocessing registers these for Python 2's sake. Python's own way needs no import in the worker.
 _NATIVE = (MethodType, functools.partial, type(list.append), type(int.__add__))
 
@@ -135,7 +138,8 @@ def dispatch_table(*below: dict[Any, Any]) -> dict[Any, Any]:
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is not None:
         for kind, reducer in list(reduction.ForkingPickler._extra_reducers.items()):
-            if kind not in _NATIVE or getattr(reducer, "__module__", None) != "multiprocessing.reduction":
+            module = getattr(reducer, "__module__", None)
+            if module != _HANDED_OVER and (kind not in _NATIVE or module != "multiprocessing.reduction"):
                 table[kind] = reducer
     return table
 
