@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from . import _check, _default
+from ._auto import AutoLane
 from ._budget import Quiet
 from ._failure import Failure
 from ._fixed import Fixed, fix
@@ -261,9 +262,6 @@ def begin(
         plain = Plain(_plain(fn, source.items, star), here.plain_for, here.counted)
         return kind(here, source, manner._replace(workers=1, way="serial", plain=plain))
     if wanted.executor == "auto":
-        # Not by who uses the executors alone, whose start it would be part of.
-        from ._auto import AutoLane
-
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
         auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
         plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted)
