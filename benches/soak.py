@@ -1,6 +1,6 @@
 """Soak: ten million tasks, then two thousand pool starts, in one process. Memory and descriptors must stay flat.
 
-    python benches/soak.py [--tasks N] [--starts N]
+    python benches/soak.py [--tasks N] [--starts N] [--save]
 
 Prints what the process had after each tenth, and fails if it had more at the end than after the first one.
 """
@@ -8,6 +8,8 @@ Prints what the process had after each tenth, and fails if it had more at the en
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import time
@@ -15,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fanmap
+from _results import save
 
 # What memory may differ by: the allocator gives back in pieces. A leak of 8 bytes a task, or 16 KiB a pool, is more.
 SLACK = 24 << 20
@@ -30,19 +33,26 @@ def had() -> tuple[int, int, int]:
     return resident, len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
-def soak(what: str, count: int, work: Callable[[int], None]) -> bool:
-    """Does `count` of something in ten parts; whether all was flat."""
+def soak(what: str, count: int, work: Callable[[int], None]) -> dict[str, object]:
+    """Does `count` of something in ten parts; what there was after each, and whether all was flat."""
     began = time.monotonic()
-    first = (0, 0, 0)
-    last = first
+    after = []
     for part in range(1, 11):
         work(count // 10)
-        last = had()
-        first = first if part > 1 else last
+        after.append(had())
+        resident, descriptors, threads = after[-1]
         seconds, done = time.monotonic() - began, count // 10 * part
-        memory = f"{last[0] / 2**20:7.1f} MiB  {last[1]:3} descriptors  {last[2]:3} threads"
+        memory = f"{resident / 2**20:7.1f} MiB  {descriptors:3} descriptors  {threads:3} threads"
         print(f"{what}: {done:>10,}  {memory}  {seconds:6.1f} s", flush=True)
-    return last[0] <= first[0] + SLACK and last[1:] <= first[1:]
+    first, last = after[0], after[-1]
+    return {
+        "count": count,
+        "seconds": round(time.monotonic() - began, 1),
+        "resident_bytes": [resident for resident, _, _ in after],
+        "descriptors": [descriptors for _, descriptors, _ in after],
+        "threads": [threads for _, _, threads in after],
+        "flat": last[0] <= first[0] + SLACK and last[1] <= first[1] and last[2] <= first[2],
+    }
 
 
 def tasks(count: int) -> None:
@@ -57,8 +67,10 @@ def tasks(count: int) -> None:
 
 
 def starts(count: int) -> None:
-    for _ in range(count):
-        with fanmap.ProcessPoolExecutor(1) as pool:
+    """Of every other pool what workers print would come through pipes."""
+    for start in range(count):
+        piped = contextlib.redirect_stdout(io.StringIO()) if start % 2 else contextlib.nullcontext()
+        with piped, fanmap.ProcessPoolExecutor(1) as pool:
             assert pool.submit(plus_one, 1).result() == 2
 
 
@@ -66,11 +78,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=10_000_000)
     parser.add_argument("--starts", type=int, default=2_000)
+    parser.add_argument("--save", action="store_true", help="keep the figures in benches/results")
     options = parser.parse_args()
-    flat = soak("tasks", options.tasks, tasks)
+    figures = {"tasks": soak("tasks", options.tasks, tasks)}
     fanmap.shutdown()
-    flat &= soak("pools", options.starts, starts)
+    figures["pools"] = soak("pools", options.starts, starts)
+    flat = all(one["flat"] for one in figures.values())
     print("flat" if flat else "NOT FLAT")
+    if options.save:
+        save("soak", dict(figures))
     return 0 if flat else 1
 
 

@@ -61,7 +61,7 @@ class Killer(threading.Thread):
             # Only who was there at the last look: a pool in which nobody lives to get ready gives up, as it should.
             before, there = there, set(self._pool._processes)
             if self._random.random() < TEMPLATE:
-                self._kill_template()
+                self._hurt_template()
             elif workers := sorted(before & there):
                 self._hurt(self._random.choice(workers))
 
@@ -69,21 +69,21 @@ class Killer(threading.Thread):
         self._over.set()
         self.join()
 
-    def _hurt(self, pid: int) -> None:
+    def _hurt(self, pid: int, who: str = "") -> None:
         kind = self._random.choice(["SIGKILL", "SIGKILL", "SIGSEGV", "SIGSTOP"])
         if not _send(pid, kind):
             return
-        self.sent[kind] += 1
+        self.sent[kind + who] += 1
         if kind == "SIGSTOP":
             time.sleep(self._random.uniform(0, 0.02))
             # Or it is killed while it stands still.
             _send(pid, self._random.choice(["SIGCONT", "SIGCONT", "SIGKILL"]))
 
-    def _kill_template(self) -> None:
+    def _hurt_template(self) -> None:
         for pid in children():
             with suppress(OSError):
-                if b"fanmap._template" in Path(f"/proc/{pid}/cmdline").read_bytes() and _send(pid, "SIGKILL"):
-                    self.sent["template"] += 1
+                if b"fanmap._template" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    self._hurt(pid, " to the template")
                     # Until its successor has a worker.
                     self._over.wait(0.5)
 
