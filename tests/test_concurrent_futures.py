@@ -21,7 +21,11 @@ PAGE = TESTS.parent / "docs" / "concurrent_futures.md"
 # What 3.14 adds, for the Pythons before it.
 OF_3_14 = {"map": {"buffersize"}}
 # What we have more, by keyword only.
-MORE = {"map": {"ordered", "on_error", "strict", "retries"}}
+_OF_MAPS = {"ordered", "on_error", "strict", "retries", "progress"}
+MORE = {
+    ("ThreadPoolExecutor", "map"): _OF_MAPS,
+    ("ProcessPoolExecutor", "map"): _OF_MAPS | {"task_timeout"},
+}
 
 
 def test_the_names_of_the_standard_library_are_here() -> None:
@@ -45,7 +49,7 @@ def test_public_methods_take_what_the_standard_librarys_take(name: str) -> None:
     methods = [method for method in public if inspect.isroutine(getattr(theirs, method))]
     for method in (*methods, "map", "shutdown", "submit") if name != "Future" else methods:
         expected, got = (inspect.signature(getattr(cls, method)).parameters for cls in (theirs, ours))
-        more = MORE.get(method, set())
+        more = MORE.get((name, method), set())
         assert all(got[one].kind is inspect.Parameter.KEYWORD_ONLY for one in more)
         extra = (OF_3_14.get(method, set()) | more) - set(expected)
         assert [one for one in got if one not in extra] == list(expected)
