@@ -88,37 +88,40 @@ def tried(code: str) -> None:
         pytest.skip("the system does not let a process refuse itself system calls, or mount in a space of its own")
 
 
-def test_a_full_table_of_files_is_said_and_over_when_there_is_room() -> None:
-    good(
+@pytest.mark.parametrize("method", ["", "fork", "forkserver", "spawn"])
+def test_a_full_table_of_files_is_said_and_over_when_there_is_room(method: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
         """
-        import fanmap, multiprocessing, os, resource
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("spawn")
-            with fanmap.ProcessPoolExecutor(1, context) as pool:
-                pool.submit(abs, -1).result(40)  # all that is needed is imported
-            before = resource.getrlimit(resource.RLIMIT_NOFILE)
-            filled = [os.dup(0)]
-            while filled[-1] < 100:
-                filled.append(os.dup(0))
-            resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1, before[1]))
-            # From none to what one worker needs: each step may be the one that is refused.
-            outcomes = set()
-            for _ in range(12):
-                pool = fanmap.ProcessPoolExecutor(1, context)
-                try:
-                    error = pool.submit(abs, -1).exception(40)
-                except (OSError, fanmap.BrokenProcessPool) as refused:
-                    error = refused
-                pool.shutdown()
-                assert error is None or "Too many open files" in str(error), repr(error)
-                outcomes.add(error is None)
-                os.close(filled.pop(0))
-            assert False in outcomes
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
-            with fanmap.ProcessPoolExecutor(1, context) as pool:
-                assert pool.submit(abs, -1).result(40) == 1
+import fanmap, multiprocessing, os, resource, sys
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1]) if sys.argv[1] else None
+    with fanmap.ProcessPoolExecutor(1, context) as pool:
+        pool.submit(abs, -1).result(40)  # all that is needed is imported
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filled = [os.dup(0)]
+    while filled[-1] < 100:
+        filled.append(os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filled[-1] + 1, before[1]))
+    # From none to what one worker needs: each step may be the one that is refused.
+    outcomes = set()
+    for _ in range(24):
+        pool = fanmap.ProcessPoolExecutor(1, context)
+        try:
+            error = pool.submit(abs, -1).exception(40)
+        except (OSError, fanmap.BrokenProcessPool) as refused:
+            error = refused
+        pool.shutdown()
+        assert error is None or "Too many open files" in str(error), repr(error)
+        outcomes.add(error is None)
+        os.close(filled.pop(0))
+    assert outcomes == {True, False}, outcomes
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    with fanmap.ProcessPoolExecutor(1, context) as pool:
+        assert pool.submit(abs, -1).result(40) == 1
         """
     )
+    good("", method, command=(str(script),))
 
 
 # Fills the table of open files, and makes room in it again.
