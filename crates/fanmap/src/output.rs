@@ -189,9 +189,10 @@ impl Outlet {
         let mut state = self.lock();
         let was_full = state.full_since.is_some();
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        while bytes < TAKEN
-            && let Some(written) = state.queue.pop_front()
-        {
+        while bytes < TAKEN {
+            let Some(written) = state.queue.pop_front() else {
+                break;
+            };
             bytes += written.bytes.len();
             taken.push(written);
         }

@@ -353,12 +353,10 @@ impl Seat {
     /// The worker has started, as this process.
     pub(super) fn started(&mut self, pid: u32, process: Option<Process>) {
         self.pid = Some(pid);
-        if let Some(process) = &process
-            && self.doomed
-        {
+        self.process = process.map(Arc::new);
+        if let (Some(process), true) = (&self.process, self.doomed) {
             process.kill();
         }
-        self.process = process.map(Arc::new);
     }
 
     /// The worker has ended, as its template has seen.
