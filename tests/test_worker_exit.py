@@ -145,6 +145,23 @@ def test_an_end_that_hangs_holds_shutdown_up_no_longer_than_it_may(way: str, how
     pool.shutdown()
 
 
+class StopThenNote(NoteAtExit):
+    """Stops its process first, as somebody with SIGSTOP may at any time."""
+
+    def __call__(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        super().__call__()
+
+
+@each_way
+@pytest.mark.parametrize("timeout", [None, 10_000])
+def test_a_worker_that_is_stopped_while_it_ends_goes_on(way: str, timeout: float | None, log: Path) -> None:
+    pool = make(way, worker_exit=StopThenNote(str(log)), worker_exit_timeout=timeout)
+    pid = pool.submit(os.getpid).result(LIMIT)
+    pool.shutdown()
+    assert log.read_text() == f"hook {pid}\n"
+
+
 def test_a_worker_whose_end_hangs_is_replaced_all_the_same() -> None:
     with make("processes", worker_exit=hang, worker_exit_timeout=0, max_tasks_per_child=1) as pool:
         assert [pool.submit(abs, -x).result(LIMIT) for x in range(3)] == [0, 1, 2]

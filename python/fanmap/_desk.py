@@ -439,6 +439,9 @@ class Desk:
         self.close(False)
         self.thread.join()
 
+    def leave_at_exit(self) -> None:
+        self.close(True)
+
     def full(self) -> bool:
         """Whether a map should send no more."""
         return self.under_way > _MAP_BYTES

@@ -180,6 +180,7 @@ class _ThreadLane:
         self._rests = rests
         # Kept for as long as the map sends it items: one that nobody else holds then ends when it has done them.
         self._executor: ThreadPoolExecutor | None = executor
+        self._exit = executor._exit
         self._broken_pool = executor._spawner.broken_pool
         self.room = run.room
         self.poll = run.try_pop
@@ -215,7 +216,11 @@ class _ThreadLane:
         if self._rests is not None:
             self._rests.end()
         if interrupted:
-            self._run.wait_quiet()
+            try:
+                self._run.wait_quiet()
+            except KeyboardInterrupt:
+                self._exit.left = True
+                raise
 
 
 class _ProcessLane:

@@ -24,6 +24,9 @@ class Exits(Protocol):
     def finish_at_exit(self) -> None:
         """Finish or cancel what is left, and wait until nothing is."""
 
+    def leave_at_exit(self) -> None:
+        """Cancel or end what is left, and wait for nothing: the user has interrupted that."""
+
 
 _live: weakref.WeakSet[Exits] = weakref.WeakSet()
 _exiting = False
@@ -42,8 +45,14 @@ def exiting() -> bool:
 def _run() -> None:
     global _exiting
     _exiting = True
-    for pool in list(_live):
-        pool.finish_at_exit()
+    pools = list(_live)
+    for at, pool in enumerate(pools):
+        try:
+            pool.finish_at_exit()
+        except KeyboardInterrupt:
+            for left in pools[at:]:
+                left.leave_at_exit()
+            raise
 
 
 def _forked() -> None:

@@ -716,6 +716,10 @@ class _Engine:
         self.close(False)
         self.join()
 
+    def leave_at_exit(self) -> None:
+        self.end_workers(True)
+        self.close(True)
+
 
 def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
     """The thread that completes a pool's futures, until the last of them has ended.

@@ -465,12 +465,16 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             self._items = {}
         if self._quiet is not None:
             self._quiet.end()
+        # A pool of its own: one that still runs something is not waited for, unless the user interrupted that.
+        waits = interrupted or whole
         try:
             self._lane.close(interrupted=interrupted, kill=interrupted or self._kills)
+        except KeyboardInterrupt:
+            waits = False
+            raise
         finally:
             if self._at_end is not None:
-                # A pool of its own: one that still runs something is not waited for.
-                self._at_end(whole or interrupted)
+                self._at_end(waits)
             if self._progress is not None:
                 self._progress.end(handed_out)
 

@@ -2,7 +2,17 @@
 
 What threads share: an executor and its spawner belong to all. The engine's pool has a lock of its own; `_shutdown` is
 only ever set; the spawner's `threads` is replaced as a whole, under its lock; `_refusal` is written before `broken`,
-which goes from "" to its one value.
+which goes from "" to its one value. `_FinishThreads.left` goes from False to True.
+
+# The end of the program
+
+The threads are daemons to `threading`, and `_FinishThreads`, which each of them holds, is what waits for them: so the
+Ctrl-C that leaves this wait leaves them, where `threading` would go on to wait for them on its own. To the tasks they
+are no daemons, and so neither are the threads that tasks start. A thread that is left stops when it next asks for the
+interpreter's lock (`calls` of the native module has how), and goes with the process.
+
+It is the second Ctrl-C that leaves what runs: the first ends the map, the `with` or the program, each of which then
+waits; one more, in whichever of these waits, and nothing waits for that pool any more.
 """
 
 from __future__ import annotations
@@ -13,6 +23,7 @@ import logging
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import thread as standard
 from concurrent.futures.thread import BrokenThreadPool
@@ -29,6 +40,8 @@ from ._retry import Rests, Retry, Trying
 from ._source import in_step
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from ._failure import Failure
     from ._options import ExecutorOptions
     from ._progress import Shown
@@ -110,7 +123,8 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._owner = os.getpid()
         self._spawner = spawner
         self._pool = _native.ThreadPool(max_workers, self._spawner, idle)
-        self._exit = _FinishThreads(self._pool, self._rests, cancel_at_exit)
+        self._exit = _FinishThreads(self._pool, self._spawner, self._rests, cancel_at_exit)
+        self._spawner.exit = weakref.ref(self._exit)
         self._shutdown = False
         _lifecycle.at_exit(self._exit)
 
@@ -227,8 +241,17 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
             if self._on_worker():
                 raise RuntimeError("cannot join current thread")
             self._pool.join()
-            for thread in list(self._threads):
-                thread.join()
+            self._spawner.join()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        try:
+            self.shutdown(wait=not (interrupted and self._exit.left))
+        except KeyboardInterrupt:
+            self._exit.left |= interrupted
+            raise
 
     def __del__(self) -> None:
         pool = getattr(self, "_pool", None)
@@ -269,18 +292,23 @@ class _Spawner:
         self._count = itertools.count()
         self._lock = threading.Lock()
         self.threads: set[threading.Thread] = set()
+        # What waits for the threads at exit. It holds the pool, which holds this.
+        self.exit: Callable[[], _FinishThreads | None] = lambda: None
         self.broken = ""
         self._refusal: BaseException | None = None
 
     def spawn(self, seat: _native.Seat) -> None:
         """Start a thread that works at `seat`."""
-        thread = threading.Thread(name=f"{self._prefix}_{next(self._count)}", target=self._work, args=(seat,))
+        name = f"{self._prefix}_{next(self._count)}"
+        thread = threading.Thread(name=name, target=self._work, args=(seat, self.exit()), daemon=True)
         thread.start()
         with self._lock:
             # Those that have ended for idleness are nobody's to join.
             self.threads = {thread, *(one for one in self.threads if one.is_alive())}
 
-    def _work(self, seat: _native.Seat) -> None:
+    def _work(self, seat: _native.Seat, exit: _FinishThreads | None) -> None:
+        # `exit` is held, so that a pool is waited for that nobody else holds any more.
+        threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
         _place.thread.index = seat.index
         if self._initializer is not None:
             try:
@@ -294,6 +322,11 @@ class _Spawner:
                 return
         seat.run()
 
+    def join(self) -> None:
+        """Wait until the threads are gone, once they are of no use to the pool."""
+        for thread in list(self.threads):
+            thread.join()
+
     def broken_pool(self, reason: str) -> BrokenThreadPool:
         """The exception of every task of a pool that cannot go on: its cause is the initializer's own."""
         error = BrokenThreadPool(reason)
@@ -302,15 +335,26 @@ class _Spawner:
 
 
 class _FinishThreads:
-    """Finishes a pool's work at exit."""
+    """Finishes a pool's work at exit, unless a second Ctrl-C has left it."""
 
-    def __init__(self, pool: _native.ThreadPool, rests: Rests, cancel: bool) -> None:
+    def __init__(self, pool: _native.ThreadPool, spawner: _Spawner, rests: Rests, cancel: bool) -> None:
         self._pool = pool
+        self._spawner = spawner
         self._rests = rests
         self._cancel = cancel
+        # Whether the user does not want to wait for what runs.
+        self.left = False
 
     def finish_at_exit(self) -> None:
+        if self.left:
+            self.leave_at_exit()
+            return
         self._pool.close(self._cancel)
         if self._cancel:
             self._rests.end()
         self._pool.join()
+        self._spawner.join()
+
+    def leave_at_exit(self) -> None:
+        self._pool.close(True)
+        self._rests.end()

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyString, PyTuple};
 
 use fanmap::{Error, Job};
 
+use crate::calls;
 use crate::future::{Core, FutureBase};
 
 pub(crate) struct Call {
@@ -50,7 +51,7 @@ impl Call {
         let context = self.context.into_bound(py);
         let outcome = own_decimal(&context).and_then(|()| {
             let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-            context.getattr(intern!(py, "run"))?.call(self.call.bind(py), kwargs)
+            calls::call(&context.getattr(intern!(py, "run"))?, self.call.bind(py), kwargs)
         });
         drop((self.call, self.kwargs, context));
         publish(&future, outcome)
@@ -59,8 +60,9 @@ impl Call {
     fn fail_here(self, py: Python<'_>, reason: &str) -> PyResult<()> {
         let future = self.future.bind(py);
         if FutureBase::set_running_or_notify_cancel(future)? {
-            let error = self.spawner.call_method1(py, intern!(py, "broken_pool"), (reason,))?;
-            FutureBase::set_exception(future, error.bind(py))?;
+            let reason = PyString::new(py, reason).into_any();
+            let error = calls::method(intern!(py, "broken_pool"), [self.spawner.bind(py), &reason])?;
+            FutureBase::set_exception(future, &error)?;
         }
         Ok(())
     }
@@ -127,7 +129,7 @@ fn publish(future: &Bound<'_, FutureBase>, outcome: PyResult<Bound<'_, PyAny>>) 
     }
     // It is reentrant, and while it is held nobody adds a callback.
     let condition = future.getattr(intern!(py, "_condition"))?;
-    condition.call_method0(intern!(py, "__enter__"))?;
+    calls::method(intern!(py, "__enter__"), [&condition])?;
     let alone = future
         .getattr(intern!(py, "_done_callbacks"))
         .and_then(|them| them.is_empty());
@@ -138,7 +140,8 @@ fn publish(future: &Bound<'_, FutureBase>, outcome: PyResult<Bound<'_, PyAny>>) 
             FutureBase::give(future, outcome)
         }
     };
-    condition.call_method1(intern!(py, "__exit__"), (py.None(), py.None(), py.None()))?;
+    let none = py.None().into_bound(py);
+    calls::method(intern!(py, "__exit__"), [&condition, &none, &none, &none])?;
     given?;
     if !alone? {
         FutureBase::give(future, outcome)?;
@@ -148,9 +151,7 @@ fn publish(future: &Bound<'_, FutureBase>, outcome: PyResult<Bound<'_, PyAny>>) 
 
 fn copy_context(py: Python<'_>) -> PyResult<Py<PyAny>> {
     static COPY: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    COPY.import(py, "contextvars", "copy_context")?
-        .call0()
-        .map(Bound::unbind)
+    calls::call0(COPY.import(py, "contextvars", "copy_context")?).map(Bound::unbind)
 }
 
 /// Gives a context a decimal context of its own, if the program uses any: a copied context refers to the same, changeable,
@@ -170,6 +171,6 @@ fn own_decimal(context: &Bound<'_, PyAny>) -> PyResult<()> {
         ))
     })?;
     let run = context.getattr(intern!(py, "run"))?;
-    let own = run.call1((get,))?.call_method0(intern!(py, "copy"))?;
-    run.call1((set, own)).map(drop)
+    let own = calls::method(intern!(py, "copy"), [&calls::call1(&run, get.bind(py))?])?;
+    calls::call(&run, &(set, own).into_pyobject(py)?, None).map(drop)
 }

@@ -50,6 +50,7 @@ use pyo3::{import_exception, intern};
 use fanmap::bytes::{self, End, Ticket};
 use fanmap::{Event, Outcome, Wake};
 
+use crate::calls;
 use crate::convert::{self, Kind};
 use crate::wait;
 
@@ -286,7 +287,7 @@ impl FutureBase {
                 (_, Some(exception)) => Err(PyErr::from_value(exception.into_bound(py))),
                 (result, None) => Ok(result.unwrap_or_else(|| py.None()).into_bound(py)),
             },
-            Err(left) => standard(slf)?.call_method1(intern!(py, "result"), (left,)),
+            Err(left) => standard_wait(slf, intern!(py, "result"), left),
         }
     }
 
@@ -301,7 +302,7 @@ impl FutureBase {
                 let (_, exception) = Self::decoded(slf)?;
                 Ok(exception.unwrap_or_else(|| py.None()).into_bound(py))
             }
-            Err(left) => standard(slf)?.call_method1(intern!(py, "exception"), (left,)),
+            Err(left) => standard_wait(slf, intern!(py, "exception"), left),
         }
     }
 
@@ -358,7 +359,7 @@ impl FutureBase {
                 }
                 Ok(cancelled)
             }
-            None => standard(slf)?.call_method0(intern!(py, "cancel"))?.extract(),
+            None => calls::method(intern!(py, "cancel"), [standard(slf)?.as_any()])?.extract(),
         }
     }
 
@@ -373,9 +374,10 @@ impl FutureBase {
         match started {
             // Nobody waits for this.
             Some(((started, _ticket), _)) => Ok(started),
-            None => standard(slf)?
-                .call_method0(intern!(slf.py(), "set_running_or_notify_cancel"))?
-                .extract(),
+            None => {
+                let name = intern!(slf.py(), "set_running_or_notify_cancel");
+                calls::method(name, [standard(slf)?.as_any()])?.extract()
+            }
         }
     }
 
@@ -512,7 +514,7 @@ impl FutureBase {
             Ok(value) => (intern!(slf.py(), "set_result"), value),
             Err(error) => (intern!(slf.py(), "set_exception"), error),
         };
-        standard(slf)?.call_method1(name, (object,)).map(drop)
+        calls::method(name, [standard(slf)?.as_any(), object]).map(drop)
     }
 
     /// Gives the outcome if the future has none and nobody observes it, so that nothing is called when it is given; `before`
@@ -615,7 +617,8 @@ impl FutureBase {
                             continue;
                         }
                     };
-                    let pair = slf.call_method1(intern!(py, "_decoded"), (kind as u8, &payload));
+                    let number = (kind as u8).into_pyobject(py)?.into_any();
+                    let pair = calls::method(intern!(py, "_decoded"), [slf.as_any(), &number, &payload]);
                     match pair.and_then(|pair| pair.extract()) {
                         Ok((result, exception)) => this.set_outcome(Kept::Decoded { result, exception }),
                         Err(error) => {
@@ -701,10 +704,17 @@ fn standard<'py>(slf: &Bound<'py, FutureBase>) -> PyResult<Bound<'py, PySuper>> 
     PySuper::new(&PyType::new::<FutureBase>(slf.py()), slf)
 }
 
+/// `result` or `exception` as the standard library has it, for so many seconds at most.
+fn standard_wait<'py>(
+    slf: &Bound<'py, FutureBase>,
+    name: &Bound<'py, PyString>,
+    seconds: Option<f64>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let seconds = seconds.into_pyobject(slf.py())?;
+    calls::method(name, [standard(slf)?.as_any(), &seconds])
+}
+
 fn new_condition(py: Python<'_>) -> PyResult<Py<PyAny>> {
     static CONDITION: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    CONDITION
-        .import(py, "threading", "Condition")?
-        .call0()
-        .map(Bound::unbind)
+    calls::call0(CONDITION.import(py, "threading", "Condition")?).map(Bound::unbind)
 }

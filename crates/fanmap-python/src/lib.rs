@@ -31,6 +31,7 @@
 
 mod buffer;
 mod call;
+mod calls;
 mod context;
 mod convert;
 mod future;

@@ -17,6 +17,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyIterator, PyList, PyNone, PyString, PyTuple};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::calls;
+
 /// The base of an iterator that gets its values many at a time. A subclass has a method `_refill`, which gives the next
 /// value or raises, and may `_keep` those that come after it, or `_go_plain`; and a method `_plain_ended`, which is told of
 /// the end of a plain iterator: whether it failed, and whether it was interrupted.
@@ -81,7 +83,7 @@ impl Stash {
                 kept.plain = Plain::No;
                 drop(kept);
                 drop(other);
-                slf.call_method0(intern!(py, "_refill"))
+                calls::method(intern!(py, "_refill"), [slf.as_any()])
             }
         }
     }
@@ -156,10 +158,10 @@ impl Stash {
     fn next_plain<'py>(
         &self,
         slf: &Bound<'py, Self>,
-        mut iterator: Bound<'py, PyIterator>,
+        iterator: Bound<'py, PyIterator>,
         until: Duration,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let next = iterator.next();
+        let next = calls::next(&iterator);
         let mut kept = self.lock();
         let closed = self.closed.load(Ordering::Relaxed);
         kept.plain = match &next {
@@ -173,11 +175,11 @@ impl Stash {
         match next {
             Some(Ok(value)) if !closed => return Ok(value),
             _ if closed => {}
-            None => drop(slf.call_method1(intern!(slf.py(), "_plain_ended"), (false, false))?),
+            None => plain_ended(slf, false, false)?,
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 let interrupted = error.is_instance_of::<PyKeyboardInterrupt>(slf.py());
-                slf.call_method1(intern!(slf.py(), "_plain_ended"), (true, interrupted))?;
+                plain_ended(slf, true, interrupted)?;
                 return Err(error);
             }
         }
@@ -199,6 +201,13 @@ impl Stash {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells the subclass of the end of a plain iterator.
+fn plain_ended(slf: &Bound<'_, Stash>, failed: bool, interrupted: bool) -> PyResult<()> {
+    let py = slf.py();
+    let [failed, interrupted] = [failed, interrupted].map(|flag| PyBool::new(py, flag).to_owned().into_any());
+    calls::method(intern!(py, "_plain_ended"), [slf.as_any(), &failed, &interrupted]).map(drop)
 }
 
 /// Longer tuples than this are sooner pickled than looked through.

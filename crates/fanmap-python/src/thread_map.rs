@@ -19,6 +19,7 @@ use fanmap::map::ordered::Popped;
 use fanmap::map::window::{Window, items_for, items_together, run_for};
 use fanmap::map::work::{Hand, Work};
 
+use crate::calls;
 use crate::context::in_copy_of;
 use crate::convert::{self, Kind};
 use crate::stash::Stash;
@@ -286,9 +287,9 @@ impl Run {
         let called = in_copy_of(self.context.bind(py), || {
             let function = self.function.bind(py);
             if self.star {
-                return function.call1(item.bind(py).cast::<PyTuple>()?);
+                return calls::call(function, item.bind(py).cast()?, None);
             }
-            function.call1((&item,))
+            calls::call1(function, item.bind(py))
         });
         drop(item);
         match called {

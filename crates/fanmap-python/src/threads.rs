@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -13,7 +14,7 @@ use fanmap::{Error, ErrorKind, Pending};
 use crate::call::{self, Call};
 use crate::future::{self, FutureBase};
 use crate::thread_map::Items;
-use crate::{convert, wait};
+use crate::{calls, convert, wait};
 
 /// How long a worker may run job after job without asking whether another thread wants the interpreter's lock. Only bytecode
 /// asks, and a job may be all C. Much longer, and others wait longer than the interpreter's own switch interval (5 ms) makes
@@ -59,9 +60,12 @@ impl ThreadPool {
                         index: seat.index(),
                         seat: Mutex::new(Some(seat)),
                     };
-                    spawns.call_method1(py, "spawn", (seat,)).map(drop).map_err(|error| {
-                        Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}"))
-                    })
+                    let seat = seat.into_pyobject(py).map(Bound::into_any);
+                    seat.and_then(|seat| calls::method(intern!(py, "spawn"), [spawns.bind(py), &seat]))
+                        .map(drop)
+                        .map_err(|error| {
+                            Error::new(ErrorKind::Broken, format!("could not start a worker thread: {error}"))
+                        })
                 })
             }));
         if let Some(seconds) = idle {
@@ -141,7 +145,7 @@ impl ThreadPool {
     /// Detaching for a moment would not do: who waits for the lock is woken, finds it taken again, and starts its wait anew
     /// without ever asking for it. Bytecode that is asked waits until the other has had it.
     pub(crate) fn breathe(&self, py: Python<'_>) {
-        if let Err(error) = self.breathe.call0(py) {
+        if let Err(error) = calls::call0(self.breathe.bind(py)) {
             error.write_unraisable(py, None);
         }
     }
@@ -171,7 +175,7 @@ impl Seat {
                 Some(job) => {
                     call::wake_owed();
                     if breathed.elapsed() >= BREATH {
-                        if let Err(error) = breathe.call0() {
+                        if let Err(error) = calls::call0(&breathe) {
                             error.write_unraisable(py, None); // there is a job in hand
                         }
                         breathed = Instant::now();

@@ -24,6 +24,10 @@ use crate::supervisor::policy;
 use crate::transport::frame::Kind;
 use crate::transport::stream::{Body, FrameReader, FrameWriter, no_body};
 
+/// How long a worker may take for its end before it is made to go on, in case somebody has stopped it. Much longer, and the
+/// end of a pool seems to hang; shorter is of no use.
+const URGE_AFTER: Duration = Duration::from_secs(1);
+
 /// How far a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -88,7 +92,11 @@ pub(super) struct Seat {
     pub(super) process: Option<Arc<Process>>,
     /// Its descriptor has shown its end.
     pub(super) gone: bool,
-    /// When it is to be killed, if it has not ended: known once it has nothing left to do but end.
+    /// Since when it has nothing left to do but end.
+    leaves_since: Option<Instant>,
+    /// It has been made to go on since then.
+    urged: bool,
+    /// When something is to be done about it, if it has not ended by then.
     pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
@@ -145,6 +153,8 @@ impl Seat {
             pid: launched.process.as_ref().map(Process::pid),
             process: launched.process.map(Arc::new),
             gone: false,
+            leaves_since: None,
+            urged: false,
             leave_by: None,
             doomed: false,
             handed_over: false,
@@ -285,15 +295,25 @@ impl Seat {
         }
     }
 
-    /// A worker that has nothing left to do but end has `time` for it, and is killed then.
-    pub(super) fn hurry(&mut self, time: Duration) {
-        if self.is_spent() && !self.doomed {
-            let now = Instant::now();
-            self.leave_by = self.leave_by.or_else(|| now.checked_add(time));
-            if self.leave_by.is_some_and(|at| at <= now) {
-                self.kill();
-            }
+    /// A worker that has nothing left to do but end has `time` for it, if that is limited, and is killed then. Should
+    /// somebody have stopped it meanwhile, it goes on after a second.
+    pub(super) fn hurry(&mut self, time: Option<Duration>) {
+        if !self.is_spent() || self.doomed {
+            return;
         }
+        let now = Instant::now();
+        let since = *self.leaves_since.get_or_insert(now);
+        let kill = time.and_then(|time| since.checked_add(time));
+        if kill.is_some_and(|at| at <= now) {
+            self.kill();
+            return;
+        }
+        if !self.urged && since + URGE_AFTER <= now {
+            self.urged = true;
+            self.resume();
+        }
+        let urge = (!self.urged).then(|| since + URGE_AFTER);
+        self.leave_by = kill.into_iter().chain(urge).min();
     }
 
     /// Tells the worker that functions will not be called again.

@@ -152,9 +152,8 @@ impl Supervisor {
         if finishing && idle.is_some() && starts == 0 {
             state.seats.iter_mut().for_each(Seat::dismiss);
         }
-        if let Some(time) = self.shared.config.exit_time {
-            state.seats.iter_mut().for_each(|seat| seat.hurry(time));
-        }
+        let time = self.shared.config.exit_time;
+        state.seats.iter_mut().for_each(|seat| seat.hurry(time));
         let doomed = state.seats.iter_mut().filter_map(Seat::hand_over);
         let handed_over: Vec<_> = doomed.collect();
         let done = finishing && idle.is_some() && starts == 0 && state.seats.is_empty();
