@@ -105,9 +105,48 @@ def test_a_tiny_function_is_known_by_what_a_plain_map_took(monkeypatch: pytest.M
         return x
 
     monkeypatch.setattr(_measure.Clocks, "read", lambda self, **_: (5e-4, 5e-4))
-    assert len(list(fanmap.map(tiny, range(1000)))) == 1000
+    assert len(list(fanmap.map(tiny, range(10**6)))) == 10**6
     known = _measure.recall(tiny)
     assert known is not None and max(known.wall, known.cpu) < 4e-4
+
+
+def test_of_a_short_map_of_tiny_items_nothing_is_kept() -> None:
+    def tiny(x: int) -> int:
+        return x
+
+    assert list(fanmap.map(tiny, range(3))) == [0, 1, 2]
+    assert _measure.recall(tiny) is None, "the next one knows as much after its first item"
+
+
+@pytest.mark.parametrize("star", [False, True])
+def test_the_first_item_is_done_and_counted_once(star: bool) -> None:
+    called: list[int] = []
+
+    def note(x: int, y: int = 0) -> int:
+        called.append(x)
+        return x + y
+
+    results = fanmap.map(note, range(5), *([range(5)] if star else []))
+    assert called == [], "nothing runs before it is asked for"
+    assert next(results) == 0 and called == [0]
+    assert (results.stats.read, results.stats.done) == (1, 1)
+    assert list(results) == [x * (2 if star else 1) for x in range(1, 5)] and called == [0, 1, 2, 3, 4]
+    assert (results.stats.read, results.stats.done, results.stats.failed) == (5, 5, 0)
+
+
+@pytest.mark.parametrize("error", [ValueError, StopIteration, KeyboardInterrupt])
+def test_what_the_first_item_raises_ends_the_map(error: type[BaseException]) -> None:
+    def fail(x: int) -> int:
+        raise error("here")
+
+    results = fanmap.map(fail, [1, 2])
+    with pytest.raises(error):
+        next(results)
+    assert list(results) == []
+    failing = fanmap.map(abs, (1 // x for x in [0, 1]))
+    with pytest.raises(ZeroDivisionError):
+        next(failing)
+    assert list(failing) == [] == list(fanmap.map(fail, []))
 
 
 def until(results: fanmap.MapResult[Any], way: str) -> list[Any]:
@@ -386,7 +425,7 @@ def make() -> Callable[[int], int]:
 
 def test_a_function_is_recalled_as_long_as_it_lives() -> None:
     fn = make()
-    list(fanmap.map(fn, range(10)))
+    known(fn)
     assert _measure.recall(fn) is not None
     assert _measure.recall(make()) is None
     kept = len(_measure._kept)
@@ -401,19 +440,19 @@ class Counter:
 
 
 def test_partials_and_methods_are_recalled_by_what_they_are() -> None:
-    list(fanmap.map(functools.partial(pow, 2), range(10)))
+    known(functools.partial(pow, 2))
     assert _measure.recall(functools.partial(pow, 3)) is not None
-    list(fanmap.map(Counter().count, range(10)))
+    known(Counter().count)
     assert _measure.recall(Counter().count) is not None
-    list(fanmap.map(functools.partial(functools.reduce, inverse), [[1]] * 10))
+    known(functools.partial(functools.reduce, inverse))
     assert _measure.recall(functools.partial(functools.reduce, make())) is None
 
 
 def test_what_is_recalled_is_bounded() -> None:
     many = [make() for _ in range(3 * _measure._KEPT)]
     for fn in many:
-        list(fanmap.map(fn, [1]))
-    assert len(_measure._kept) <= _measure._KEPT
+        known(fn)
+    assert len(_measure._kept) == _measure._KEPT
 
 
 def sizes() -> str:

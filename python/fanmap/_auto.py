@@ -7,11 +7,13 @@ leg before finishes there, and is handed out first; nothing runs twice. The legs
    Each is timed, until it is known to be tiny or the calling thread is chosen: then the map runs as a plain one for
    some milliseconds, without a look at the clocks, before the next item is timed (`Stash` in the binding). Worker
    processes that will pay are started meanwhile, and the items go on here until the first of them is there.
+   The very first item goes past the lane where it can (`first`): if it is tiny, a short map needs no leg at all.
 2. *Trial*: two threads of a pool. If they are no faster than one, the way goes back to the first leg or on.
 3. *Parallel*: threads or processes. Of work that waits, the threads become more while that brings more results. If it
    turns out slower than the calling thread would be (`_was_wrong`), the way is decided anew: once.
 
-What was measured is kept for the next map of the same function, which starts with it.
+What was measured is kept for the next map of the same function, which starts with it; but not if a first item tells as
+much.
 
 Who may do what: the thread that asks the map for a result alone changes the row, as it alone sends. Any thread may
 close, which closes all legs; one that is opened while that happens is closed by the thread that opened it, which looks
@@ -20,7 +22,8 @@ after it has put it into the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -104,18 +107,16 @@ class AutoLane:
             choice = self._decide()
             if choice.way != "serial":
                 self._go(choice)
-        if not self._legs:
-            self._open_alone()
 
     # ---- a lane ----
 
     def room(self) -> int:
-        leg = self._legs[-1]
+        leg = self._last()
         if self._alone is not None:
             if leg.lane.outstanding():
                 return 0
             self._look_at(self._alone)
-            leg = self._legs[-1]
+            leg = self._last()
             if self._alone is not None:
                 return 1
         elif leg.way == "serial":
@@ -142,7 +143,7 @@ class AutoLane:
         return room
 
     def send(self, items: list[Any], index: int) -> None:
-        leg = self._legs[-1]
+        leg = self._last()
         began = perf_counter()
         if self._alone is not None:
             self._item = items[-1]
@@ -227,7 +228,7 @@ class AutoLane:
 
     @property
     def way(self) -> Way:
-        return self._legs[-1].way
+        return self._legs[-1].way if self._legs else "serial"
 
     @property
     def workers(self) -> int:
@@ -241,10 +242,25 @@ class AutoLane:
 
     def plain_for(self) -> float:
         """For how many seconds the map may run as a plain one; 0 if it may not."""
-        if self.way != "serial" or self.seen.not_here or len(self._legs) > 1 or not self._gauge.may_be_plain():
+        gauge = self._gauge
+        if self.way != "serial" or gauge.not_here or len(self._legs) > 1 or not gauge.may_be_plain():
             return 0.0
-        self._gauge.begin_plain()
+        gauge.begin_plain()
         return _PLAIN
+
+    def first(self, source: Iterator[Any]) -> Callable[[], Any] | None:
+        """What gives the first result of a map over these items, before which nobody can tell if it may be plain."""
+        if self._gauge.is_known or self._gauge.not_here:
+            return None
+        return partial(self._first, source)
+
+    def _first(self, source: Iterator[Any]) -> Any:
+        item = next(source)
+        clocks = _measure.Clocks()
+        result = self._fn(*item) if self._flow.star else self._fn(item)
+        self._gauge.did(*clocks.read())
+        self._consider(lambda: _measure.sending(self._fn, item, result))
+        return result
 
     def counted(self, count: int) -> None:
         """So many items were done by a plain map."""
@@ -365,7 +381,7 @@ class AutoLane:
     # ---- ways ----
 
     def _open_alone(self) -> None:
-        if self.seen.not_here:
+        if self._gauge.not_here:
             # One at a time, and so that each can be timed.
             timed = _measure.Timed(self._fn)
             self._open(lane_over_threads(self._pools["threads"], timed, self._flow, workers=1), "serial")
@@ -419,6 +435,12 @@ class AutoLane:
         leg.level = leg.taken, leg.spent
         self._threads = min(2 * self._threads, most)
         leg.lane.widen(self._threads)  # type: ignore[attr-defined]
+
+    def _last(self) -> _Leg:
+        """The leg that takes the items."""
+        if not self._legs:
+            self._open_alone()
+        return self._legs[-1]
 
     def _open(self, lane: Lane, way: Way) -> None:
         self._alone = None

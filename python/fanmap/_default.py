@@ -39,7 +39,7 @@ _worker = False
 
 def in_worker() -> bool:
     """Whether this is a worker: a process of a pool, or a thread of the warm one."""
-    return _place.depth > 0 or any(pool._on_worker() for _, pool in list(_warm.values()))
+    return _place.depth > 0 or (bool(_warm) and any(pool._on_worker() for _, pool in list(_warm.values())))
 
 
 def pool(name: str, wanted: Wanted) -> tuple[Pool, Callable[[bool], object] | None]:
@@ -78,7 +78,7 @@ class Pools:
     """Those of a map that chooses its way: the warm ones, or, of so many workers, some of its own."""
 
     def __init__(self, workers: int | None) -> None:
-        self._wanted = Wanted(workers=workers)
+        self._workers = workers
         # Its own, with what ends them.
         self._ends: dict[str, tuple[Pool, Callable[[bool], object]]] = {}
         # Whether worker processes were started for it.
@@ -87,7 +87,7 @@ class Pools:
     def __getitem__(self, name: str) -> Any:
         if name in self._ends:
             return self._ends[name][0]
-        made, end = pool(name, self._wanted)
+        made, end = pool(name, Wanted(workers=self._workers))
         if end is not None:
             self._ends[name] = made, end
         return made
@@ -100,7 +100,7 @@ class Pools:
     def have_processes(self) -> bool:
         """Whether the pool of processes is there and has a worker."""
         _, kept = _warm.get("processes", (None, None))
-        if self._wanted.workers is not None:
+        if self._workers is not None:
             kept = self._ends.get("processes", (None, None))[0]
         return kept is not None and not kept._broken and bool(kept._engine.workers(wait=False))  # type: ignore[union-attr]
 

@@ -5,6 +5,7 @@ follows; the decision itself is `_choice`'s.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from time import perf_counter, thread_time
 from typing import Any
 
@@ -36,6 +37,9 @@ class Gauge:
     ) -> None:
         self._fn = fn
         self._length = length
+        self._workers = workers
+        # The option that rules out the calling thread.
+        self.not_here = not_here
         # How many items were sent.
         self.index = 0
         self.choice: Choice | None = None
@@ -50,20 +54,27 @@ class Gauge:
         # Seconds for an item when the map last was a plain one, with what the consumer took.
         self._plain_each = 0.0
         self._plain_cpu = 0.0
-        known = _measure.recall(fn) if recalls else None
+        self._known = _measure.recall(fn) if recalls else None
         # Whether the function was measured before.
-        self.is_known = known is not None
-        self.seen = (known or Measured(0.0, 0.0, 0))._replace(
-            items=max(known.items, 1) if known and not length else 0,
+        self.is_known = self._known is not None
+
+    @cached_property
+    def seen(self) -> Measured:
+        """What is known of the function and its items. A short map of tiny items ends before anybody asks."""
+        known = self._known
+        return (known or Measured(0.0, 0.0, 0))._replace(
+            items=max(known.items, 1) if known and not self._length else 0,
             cores=0,
-            workers=workers,
+            workers=self._workers,
             locked=_measure.is_locked(),
-            not_here=not_here,
+            not_here=self.not_here,
         )
 
     def keep(self) -> None:
-        """For the next map of the same function."""
-        wall, cpu = self._tiny(self.seen.wall, self.seen.cpu)
+        """For the next map of the same function; but not what that one sees as soon, with its first item."""
+        if self.choice is None and self.is_tiny:
+            return
+        wall, cpu = self._tiny(*self._each())
         seen = self.seen._replace(wall=wall, cpu=cpu, items=self.index, left=None, not_here="", workers=None)
         _measure.keep(self._fn, seen)
 
@@ -93,6 +104,12 @@ class Gauge:
         """Those of single items, until now."""
         self._timed = self._wall = self._cpu = 0.0
 
+    def did(self, wall: float, cpu: float) -> None:
+        """The map did its first item, in so many seconds, and may be a plain one."""
+        self.note(wall, cpu)
+        self.plain_time += wall
+        self.index = 1
+
     def begin_plain(self) -> None:
         """The map is a plain one from now on."""
         self._plain_since, self._plain_began = perf_counter(), thread_time()
@@ -113,6 +130,17 @@ class Gauge:
     # ---- what follows ----
 
     @property
+    def is_tiny(self) -> bool:
+        """Whether items are, as far as they were seen."""
+        return 0 < self._each()[0] < _TINY
+
+    def _each(self) -> tuple[float, float]:
+        """Seconds for an item, by both clocks."""
+        if self._timed:
+            return self._wall / self._timed, self._cpu / self._timed
+        return self.seen.wall, self.seen.cpu
+
+    @property
     def has_timed(self) -> bool:
         """Whether an item was timed, lately."""
         return self._timed > 0
@@ -125,16 +153,16 @@ class Gauge:
     def may_be_plain(self) -> bool:
         """Whether items are tiny; or the calling thread was chosen, and not for want of a better look."""
         stays = self.choice is not None and self.choice.way == "serial" and (self.is_known or self._timed >= _FEW)
-        return 0 < self.seen.wall < _TINY or stays
+        return stays or self.is_tiny
 
     def is_worth_a_thought(self) -> bool:
         """Whether there may be enough to do for any way but the calling thread; brings `seen` up to date."""
+        if self._is_thin():
+            return False
         left = max(self._length - self.index, 0) if self._length else None
-        wall, cpu = self.seen.wall, self.seen.cpu
-        if self._timed:
-            wall, cpu = self._wall / self._timed, self._cpu / self._timed
+        wall, cpu = self._each()
         self.learn(wall=wall, cpu=cpu, items=max(self.seen.items, self.index), left=left)
-        if self._is_thin() or (_choice.expected(self.seen) * wall < _WORTH and not self.seen.not_here):
+        if _choice.expected(self.seen) * wall < _WORTH and not self.seen.not_here:
             return False
         if not self.seen.cores:
             # It reads files.
@@ -143,7 +171,7 @@ class Gauge:
 
     def _is_thin(self) -> bool:
         """Whether too little was seen of tiny items: one call tells of chance and of what the first call does."""
-        return not self.is_known and self.seen.wall < _TINY and not self._plain_each and self._timed < _FEW
+        return not self.is_known and self._each()[0] < _TINY and not self._plain_each and self._timed < _FEW
 
     def wants_sending(self) -> bool:
         """Whether it matters what sending would cost, and nobody has looked."""

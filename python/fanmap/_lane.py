@@ -72,6 +72,8 @@ class Plain(NamedTuple):
     seconds: Callable[[], float]
     # To be told how many items were done so.
     counted: Callable[[int], None]
+    # What gives the first result, if only that can tell whether the map may be a plain one.
+    first: Callable[[], Any] | None = None
 
 
 class Lane(Protocol):

@@ -226,7 +226,7 @@ def map(
         tag_output,
         forward_logging,
     ).checked()
-    if not strict and (wanted.executor == "auto" or sends_copies(wanted.executor)):
+    if len(iterables) > 1 and not strict and (wanted.executor == "auto" or sends_copies(wanted.executor)):
         # With `strict`, what `repeat` gives counts.
         fn, iterables = fix(fn, iterables)
     return begin(fn, in_step(iterables, strict=strict), len(iterables) != 1, wanted)
@@ -240,7 +240,8 @@ def begin(
     kind: Callable[..., MapResult[Any]] = MapResult,
 ) -> MapResult[Any]:
     """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
-    manner = Manner(
+    manner = partial(
+        Manner,
         on_error=wanted.on_error,
         ordered=wanted.ordered,
         together=wanted.chunksize,
@@ -260,12 +261,13 @@ def begin(
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         here = HereLane(fn, star, prelude, wanted.retry)
         plain = Plain(_plain(fn, source.items, star), here.plain_for, here.counted)
-        return kind(here, source, manner._replace(workers=1, way="serial", plain=plain))
+        return kind(here, source, manner(workers=1, way="serial", plain=plain))
     if wanted.executor == "auto":
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
         auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
-        plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted)
-        return kind(auto, source, manner._replace(goes=auto.goes, at_end=auto.dismiss, plain=plain))
+        first = auto.first(source.items)
+        plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted, first)
+        return kind(auto, source, manner(goes=auto.goes, at_end=auto.dismiss, plain=plain))
     pool: Executor
     end: Callable[[bool], object] | None = None
     if isinstance(wanted.executor, str):
@@ -286,8 +288,8 @@ def begin(
             wanted.forward_logging,
         )
         lane = _lane(pool, fn, flow)
-        way = wanted.executor if isinstance(wanted.executor, str) else manner.way
-        return kind(lane, source, manner._replace(workers=workers, way=way, at_end=end, quiet=quiet))
+        way = wanted.executor if isinstance(wanted.executor, str) else "executor"
+        return kind(lane, source, manner(workers=workers, way=way, at_end=end, quiet=quiet))
     except BaseException:
         if end is not None:
             end(False)

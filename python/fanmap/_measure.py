@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter, process_time, thread_time
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
 
@@ -172,6 +172,8 @@ def keep(fn: Callable[..., Any], seen: Measured) -> None:
 
 def recall(fn: Callable[..., Any]) -> Measured | None:
     """What was measured of this very function before."""
+    if not _kept:
+        return None
     parts = _parts(fn)
     found = _kept.get(tuple(map(id, parts)))
     if found is None or any(known() is not part for known, part in zip(found[0], parts, strict=True)):
@@ -182,6 +184,8 @@ def recall(fn: Callable[..., Any]) -> Measured | None:
 def _parts(fn: Any) -> list[Any]:
     """What makes a function the one that it is: of a partial, its function and those among its arguments that can be
     called; of a bound method, what is behind it."""
+    if isinstance(fn, FunctionType):
+        return [fn]
     if isinstance(fn, functools.partial):
         inner = [argument for argument in (*fn.args, *fn.keywords.values()) if callable(argument)]
         return [*_parts(fn.func), *(part for argument in inner for part in _parts(argument))]

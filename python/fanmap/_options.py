@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from operator import is_
 from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict
 
 from . import _check, _progress, _retry
@@ -88,7 +89,8 @@ class Wanted(NamedTuple):
         others would wait while it rests between two tries."""
         if self.timeout is not None:
             return "timeout"
-        return "retries" if self.retry is not None and self.retry.count else ""
+        retry = self.retry
+        return "" if retry is None or not retry.count else "retries"
 
     @property
     def means_processes(self) -> str:
@@ -127,6 +129,8 @@ class Wanted(NamedTuple):
 
     def checked(self) -> Wanted:
         """The same with every value in its final form; an error if one is of no use, or two exclude each other."""
+        if all(map(is_, self, _NOTHING)):
+            return self  # as most maps are, and short ones would feel the rest
         workers = _check.map_workers(self.workers)
         _check.positive("buffersize", self.buffersize)
         _check.positive("chunksize", self.chunksize)
@@ -182,6 +186,10 @@ class Wanted(NamedTuple):
         return self._replace(
             executor=executor, workers=workers, initargs=initargs, chunksize=self.chunksize or 1, retries=retries
         )
+
+
+# What is asked for where no option is given.
+_NOTHING = Wanted()
 
 
 def sends_copies(executor: str | Executor) -> bool:

@@ -200,16 +200,17 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             # As a generator does: two threads could only get in each other's way.
             raise ValueError("a result of this map is already being asked for")
         try:
+            if self._began is None and self._plain is not None:
+                now = monotonic()  # before the lane's own clock starts
+                seconds = self._plain.seconds() if self._plain.first is None else 0.0
+                if seconds or self._plain.first is not None:
+                    return self._first_plain(self._plain, seconds, now)
             # Another thread may have brought some since this one looked.
             kept = self._take_kept()
             self._count_plain()
             if kept:
                 first: T = kept[0]
                 return first
-            if self._began is None and self._plain is not None:
-                now = monotonic()  # before the lane's own clock starts
-                if seconds := self._plain.seconds():
-                    return self._first_plain(self._plain.items, seconds, now)
             return self._next()
         finally:
             self._turn.release()
@@ -257,19 +258,20 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                     raise StopIteration
                 return first
 
-    def _first_plain(self, items: Iterator[T], seconds: float, now: float) -> T:
-        """The first result of a map that is a plain one from the start."""
+    def _first_plain(self, plain: Plain, seconds: float, now: float) -> T:
+        """The first result of a map that is a plain one from the start, or may be one after it."""
         self._closes_itself = True
         self._began = now
         try:
-            first = next(items)
+            first: T = next(plain.items) if plain.first is None else plain.first()
         except BaseException as error:
             self._plain_ended(not isinstance(error, StopIteration), isinstance(error, KeyboardInterrupt))
             raise
         self._sent = self._taken = 1
         if self._closed:
             raise StopIteration
-        self._go_plain(items, seconds)
+        if seconds := seconds or plain.seconds():
+            self._go_plain(plain.items, seconds)
         return first
 
     def _count_plain(self) -> None:

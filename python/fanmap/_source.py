@@ -28,11 +28,9 @@ class Source(NamedTuple):
 def in_step(iterables: tuple[Iterable[Any], ...], *, strict: bool = False) -> Source:
     """The items of one input, or tuples of those of several: to the shortest, or (`strict`) all of one length."""
     if len(iterables) == 1:
-        items = iter(iterables[0])
-    elif strict:
-        items = _all_of_one_length([iter(iterable) for iterable in iterables])
-    else:
-        items = zip(*iterables, strict=False)
+        (only,) = iterables
+        return Source(iter(only), _is_prompt(only), operator.length_hint(only, 0))
+    items = _all_of_one_length([iter(iterable) for iterable in iterables]) if strict else zip(*iterables, strict=False)
     # What is repeated for ever ends no map, so it does not count. Without any input there is nothing to map: the
     # standard library's executors allow that.
     ending = [one for one in iterables if type(one) is not itertools.repeat or times(one) is not None]
