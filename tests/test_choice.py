@@ -119,7 +119,9 @@ def test_processes_are_started_ahead_only_for_what_will_pay(seen: dict[str, Any]
         (PLAIN | {"pair": None}, True),
         (PLAIN, False),
         (PLAIN | {"pair": None, "left": 10}, False),
-        (PLAIN | {"pair": None, "left": 30, "refusal": "a lock"}, True),
+        (PLAIN | {"pair": None, "left": 100, "refusal": "a lock"}, True),
+        # A trial would be felt.
+        (PLAIN | {"pair": None, "left": 400, "wall": 3e-4, "cpu": 3e-4}, False),
         (PLAIN | {"pair": None, "left": 10, "refusal": "a lock"}, False),
         (PLAIN | {"pair": None, "cores": 1}, False),
         (PLAIN | {"pair": None, "locked": False}, False),

@@ -58,8 +58,8 @@ _TRIAL = 0.1
 TRIAL_ITEMS = 4
 
 # How much work there must be, in seconds, for a trial: it takes some 15 ms where two threads are no faster. Less, and
-# short maps feel it; more, and those that release the lock stay in one thread.
-_TRIED = 0.1
+# it is more than a twentieth of maps that stay in one thread; more, and those that release the lock stay there.
+_TRIED = 0.3
 
 
 class Measured(NamedTuple):
