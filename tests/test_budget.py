@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable
+from ctypes.util import find_library
+from importlib.util import find_spec
 from typing import Any
 
 import fanmap
@@ -18,6 +21,7 @@ VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "NUMEXPR_MAX_THREADS",
     "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
 )
 
 
@@ -48,7 +52,8 @@ def test_what_the_user_has_set_wins_for_all_that_look_there(monkeypatch: pytest.
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with fanmap.ProcessPoolExecutor(2) as pool:
         told = pool.submit(variables).result(60)
-    assert told == {**dict.fromkeys(VARIABLES), "OMP_NUM_THREADS": "7", "RAYON_NUM_THREADS": share}
+    rust = {"RAYON_NUM_THREADS": share, "POLARS_MAX_THREADS": share}
+    assert told == {**dict.fromkeys(VARIABLES), "OMP_NUM_THREADS": "7", **rust}
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("NUMEXPR_MAX_THREADS", "64")
     with fanmap.ProcessPoolExecutor(2) as pool:
@@ -70,16 +75,55 @@ def test_a_pool_in_a_worker_shares_out_that_workers_part() -> None:
     assert (outer, inner) == (str(_budget.share(1)), str(max(1, _budget.share(1) // 2)))
 
 
-def pids_of_inner_map(_: int) -> set[int]:
-    return {os.getpid(), *fanmap.map(_pid, range(20), executor="processes")}
+def threads_of_inner_map(executor: str) -> set[tuple[int, int]]:
+    return {_thread(0), *fanmap.map(_thread, range(20), executor=executor)}
 
 
-def _pid(_: int) -> int:
-    return os.getpid()
+def _thread(_: int) -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
 
 
-def test_a_map_in_a_worker_takes_no_further_core() -> None:
-    assert all(len(pids) == 1 for pids in fanmap.map(pids_of_inner_map, range(4), executor="processes"))
+@pytest.mark.parametrize("inner", ["auto", "threads", "processes"])
+@pytest.mark.parametrize("outer", ["threads", "processes"])
+def test_a_map_in_a_worker_takes_no_further_core(outer: str, inner: str) -> None:
+    assert all(len(threads) == 1 for threads in fanmap.map(threads_of_inner_map, [inner] * 4, executor=outer))
+
+
+def openmp() -> int:
+    import ctypes
+
+    threads: int = ctypes.CDLL("libgomp.so.1").omp_get_max_threads()
+    return threads
+
+
+def polars() -> int:
+    import polars
+
+    return polars.thread_pool_size()
+
+
+def torch() -> int:
+    import torch  # type: ignore[import-not-found, unused-ignore]
+
+    threads: int = torch.get_num_threads()
+    return threads
+
+
+def numexpr() -> int:
+    import numexpr  # type: ignore[import-not-found, unused-ignore]
+
+    threads: int = numexpr.nthreads
+    return threads
+
+
+@pytest.mark.parametrize("library", [openmp, polars, torch, numexpr], ids=lambda library: library.__name__)
+def test_a_library_that_a_worker_loads_has_the_workers_share_of_the_cores(library: Callable[[], int]) -> None:
+    there = find_library("gomp") if library is openmp else find_spec(library.__name__)
+    if there is None:
+        pytest.skip(f"{library.__name__} is not installed")
+    for workers in {1, fanmap.cpu_count()}:
+        with fanmap.ProcessPoolExecutor(workers) as pool:
+            assert pool.submit(library).result(60) == fanmap.cpu_count() // workers
 
 
 def blas_threads(_: object = None) -> int:
