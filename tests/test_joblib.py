@@ -68,6 +68,24 @@ def test_an_error_is_the_functions_own_and_the_next_call_works(backend: str) -> 
         assert parallel(delayed(square)(x) for x in range(4)) == [0, 1, 4, 9]
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("return_as", ["list", "generator_unordered"])
+@pytest.mark.parametrize("at", [1, 30])
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_what_the_input_raises_is_raised_whoever_reads_it(
+    backend: str, return_as: str, at: int, error: type[BaseException]
+) -> None:
+    def calls() -> Iterator[Any]:
+        for x in range(at):
+            yield delayed(square)(x)
+        raise error("no more")
+
+    with Parallel(2, backend=backend, batch_size=1, return_as=return_as) as parallel:
+        with pytest.raises(error, match="no more"):
+            list(parallel(calls()))
+        assert sorted(parallel(delayed(square)(x) for x in range(4))) == [0, 1, 4, 9]
+
+
 def test_a_pool_that_is_closed_meanwhile_is_an_error_and_no_hang() -> None:
     good("""
         import fanmap.joblib

@@ -29,12 +29,13 @@ from typing import Any, NamedTuple
 from . import _budget, _check, _default, _place
 from ._options import Wanted
 from ._processes import ProcessPoolExecutor
-from ._remote import detach
 from ._threads import ThreadPoolExecutor
 
 try:
     from joblib.parallel import (
+        TASK_ERROR,
         AutoBatchingMixin,
+        BatchCompletionCallBack,
         FallbackToBackend,
         ParallelBackendBase,
         SequentialBackend,
@@ -93,15 +94,8 @@ class _Calls:
         self._cancelled = False
 
     def submit(self, batch: Callable[[], Any], callback: Callable[[Future[Any]], object] | None) -> Future[Any]:
-        future: Future[Any]
-        try:
-            # The batch is an argument, so that its arrays travel as a task's do, and nobody looks whether workers have
-            # it.
-            future = self._pool.submit(operator.call, batch)
-        except RuntimeError as error:
-            # The pool was closed, or is broken. Raised here it would end joblib's callback, and the call wait for ever.
-            future = Future()
-            future.set_exception(detach(error))
+        # The batch is an argument, so that its arrays travel as a task's do, and nobody looks whether workers have it.
+        future: Future[Any] = self._pool.submit(operator.call, batch)
         self._futures.add(future)
         # Before joblib's own, which may submit the next.
         future.add_done_callback(self._futures.discard)
@@ -121,6 +115,25 @@ class _Calls:
 
     def _tell(self, callback: Callable[[Future[Any]], object], future: Future[Any]) -> None:
         callback(future)
+
+
+def _told(callback: BatchCompletionCallBack, future: Future[Any]) -> None:
+    """joblib's callback for a batch, which reads on in the input. What it raises ends its call of `Parallel`.
+
+    joblib itself sees to an Exception of the input, and would wait for ever for what else is raised: a SystemExit or
+    KeyboardInterrupt of the input, the error of a pool that was closed meanwhile.
+    """
+    try:
+        callback(future)
+    except BaseException as error:
+        parallel = callback.parallel
+        with parallel._lock:
+            if callback.parallel_call_id != parallel._call_id:
+                return  # that call is over, and another one has begun
+            # What joblib does with an Exception: a batch that has failed.
+            failed = BatchCompletionCallBack(0, 1, parallel)
+            parallel._register_new_job(failed)
+        failed._register_outcome({"result": error, "status": TASK_ERROR})
 
 
 class _CallsOnProcesses(_Calls):
@@ -226,7 +239,7 @@ class _Backend(ParallelBackendBase):  # type: ignore[misc]
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Future[Any]:
         """Called by joblib with a batch; `callback` is told the future when it is done."""
         assert self._workers is not None, "joblib configures a backend before it submits"
-        return self._workers.submit(func, callback)
+        return self._workers.submit(func, callback and partial(_told, callback))
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Called by joblib's callback, for the results of a batch."""
