@@ -161,3 +161,39 @@ if __name__ == "__main__":
             assert client.submit(abs, -2).result() == 2, "it is not the executor's to end"
 """,
     )
+
+
+def test_a_call_that_no_worker_can_run_is_warned_of_and_does_not_hold_its_user(tmp_path: Path) -> None:
+    well(
+        tmp_path,
+        """
+import warnings
+if __name__ == "__main__":
+    import fanmap
+    from concurrent.futures import wait
+    from distributed import Client
+    from fanmap.dask import DaskExecutor
+    with Client(processes=False, n_workers=1, resources={"seats": 1}, dashboard_address=None) as client:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            pool = DaskExecutor(client, task_options={"resources": {"seats": 1}})
+        with pool:
+            assert pool.submit(abs, -1).result() == 1
+        with warnings.catch_warnings(record=True) as warned:
+            pool = DaskExecutor(client, task_options={"resources": {"seats": 2}})
+        with pool:
+            (one,) = warned
+            assert one.category is RuntimeWarning and one.filename == __file__, one
+            assert "(2 seats)" in str(one.message), one
+            future = pool.submit(abs, -1)
+            assert wait([future], 0.1).not_done == {future} and not future.running()
+            assert future.cancel()
+            results = fanmap.map(abs, range(5), executor=pool, timeout=0.1)
+            try:
+                next(results)
+            except TimeoutError:
+                pass
+            else:
+                raise AssertionError("it ran")
+""",
+    )

@@ -160,6 +160,39 @@ cluster.shutdown()
     )
 
 
+def test_a_call_that_no_node_can_run_is_warned_of_and_does_not_hold_its_user() -> None:
+    well("""
+import warnings
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, resources={"seats": 1})
+with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    for options in ({}, {"num_cpus": None, "resources": {"seats": 1}}):
+        with RayExecutor(task_options=options) as pool:
+            assert pool.submit(abs, -1).result() == 1
+for options, asked in (
+    ({"num_cpus": 3}, "(3 CPU)"),
+    ({"num_gpus": 1}, "(1 CPU, 1 GPU)"),
+    ({"num_cpus": 0, "resources": {"seats": 2, "tables": 1}}, "(2 seats, 1 tables)"),
+):
+    with warnings.catch_warnings(record=True) as warned:
+        pool = RayExecutor(task_options=options)
+    with pool:
+        (one,) = warned
+        assert one.category is RuntimeWarning and one.filename == '<string>', one
+        assert asked in str(one.message), one
+        future = pool.submit(abs, -1)
+        assert wait([future], 0.1).not_done == {future} and not future.running()
+        assert future.cancel()
+        results = fanmap.map(abs, range(5), executor=pool, timeout=0.1)
+        try:
+            next(results)
+        except TimeoutError:
+            pass
+        else:
+            raise AssertionError("it ran")
+""")
+
+
 def test_a_ray_that_it_has_begun_it_ends(tmp_path: Path) -> None:
     well("""
 with RayExecutor(max_workers=1) as pool:

@@ -6,7 +6,8 @@ Decisions are pure functions; `Cluster` is what `fanmap.ray` and `fanmap.dask` i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from queue import SimpleQueue
 from types import ModuleType
@@ -17,7 +18,18 @@ from . import _errand, _remote
 if TYPE_CHECKING:
     from ._errand import Packed
 
-__all__ = ["PATIENCE", "Batch", "Cluster", "Lost", "batch_size", "by_value", "digest", "inline", "size_of"]
+__all__ = [
+    "PATIENCE",
+    "Batch",
+    "Cluster",
+    "Lost",
+    "batch_size",
+    "by_value",
+    "digest",
+    "inline",
+    "size_of",
+    "warn_of_waiting",
+]
 
 T = TypeVar("T")
 
@@ -112,6 +124,18 @@ def by_value(thing: T, cloudpickle: Any, *modules: ModuleType) -> T:
         for module in ours:
             cloudpickle.unregister_pickle_by_value(module)
     return copy
+
+
+def warn_of_waiting(who: str, wanted: Mapping[str, float]) -> None:
+    """Called when an executor is made."""
+    asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    warnings.warn(
+        f"no {who} has what each call asks for ({asked}): calls wait until one joins that has. "
+        "They can be cancelled, and timeout= ends a wait for them.",
+        RuntimeWarning,
+        # The executor's `__init__`, its cluster's, and the look.
+        stacklevel=5,
+    )
 
 
 def size_of(part: Any) -> int:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from . import _check
-from ._batches import PATIENCE, Batch, Lost, by_value
+from ._batches import PATIENCE, Batch, Lost, by_value, warn_of_waiting
 from ._cluster import ClusterExecutor
 from ._errand import begun, claim, run, take_back
 
@@ -41,7 +41,8 @@ class DaskExecutor(ClusterExecutor):
 later |
     | `max_retries` | how often a call runs again that has lost its worker; 0 by default |
     | `batches` | False: each call is a task of its own. Then no call is ever begun twice without `max_retries` |
-    | `task_options` | what `Client.submit` takes for each task: `{"resources": {"GPU": 1}, "priority": 10}` |
+    | `task_options` | what `Client.submit` takes for each task: `{"resources": {"GPU": 1}, "priority": 10}`. \
+Resources that no worker has are waited for, and a RuntimeWarning says so now |
 
     Tiny calls go to Dask together, as many as fill some milliseconds. Each has an outcome of its own all the same. A
     call that loses its worker fails with `fanmap.WorkerCrashed`; those that were with it run again.
@@ -90,6 +91,7 @@ class _Dask:
         if not isinstance(client, distributed.Client) or client.asynchronous:
             raise TypeError("DaskExecutor needs a distributed.Client that is not asynchronous")
         self._client = client
+        self._warn_if_none_can()
 
     def begin(self, events: SimpleQueue[Any]) -> None:
         """Called once, before all else."""
@@ -111,6 +113,15 @@ class _Dask:
     def size(self) -> int:
         """How many batches it can run at a time, now."""
         return sum(self._client.nthreads().values())
+
+    def _warn_if_none_can(self) -> None:
+        """As Dask does, its calls wait then: a worker may join that can. One without any has just begun, or grows."""
+        wanted = self._options.get("resources") or {}
+        workers = (
+            [worker["resources"] for worker in self._client.scheduler_info()["workers"].values()] if wanted else []
+        )
+        if workers and not any(all(one.get(name, 0) >= amount for name, amount in wanted.items()) for one in workers):
+            warn_of_waiting("worker of the Dask cluster", wanted)
 
     def put(self, part: Any, *, for_all: bool) -> Any:
         """Scatter a large buffer. A copy, since workers may be in this very process."""

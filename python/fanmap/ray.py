@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from . import _check
-from ._batches import PATIENCE, Batch, Lost, by_value
+from ._batches import PATIENCE, Batch, Lost, by_value, warn_of_waiting
 from ._cluster import ClusterExecutor
 from ._errand import begun, claim, kept, run, take_back
 
@@ -36,7 +36,8 @@ class RayExecutor(ClusterExecutor):
 later, or as it has cores, where tasks want none (`num_cpus=0`) |
     | `max_retries` | how often Ray runs a call again that has lost its worker; 0 by default |
     | `batches` | False: each call is a task of its own. Then no call is ever begun twice without `max_retries` |
-    | `task_options` | what `ray.remote` takes for each task: `{"num_cpus": 2, "runtime_env": {...}}` |
+    | `task_options` | what `ray.remote` takes for each task: `{"num_cpus": 2, "runtime_env": {...}}`. What no node \
+has is waited for, and a RuntimeWarning says so now |
 
     Tiny calls go to Ray together, as many as fill some milliseconds. Each has an outcome of its own all the same. A
     call that loses its worker fails with `fanmap.WorkerCrashed`; those that were with it run again.
@@ -78,6 +79,7 @@ class _Ray:
         self._ours = not ray.is_initialized()
         if self._ours:
             ray.init(include_dashboard=False)
+        self._warn_if_none_can()
 
     def begin(self, events: SimpleQueue[Any]) -> None:
         """Called once, before all else."""
@@ -104,15 +106,27 @@ class _Ray:
     def size(self) -> int:
         """How many batches it can run at a time, now."""
         there = self._ray.cluster_resources()
-        wanted = {
-            "CPU": self._options.get("num_cpus", 1),
-            "GPU": self._options.get("num_gpus", 0),
-            "memory": self._options.get("memory", 0),
-            **self._options.get("resources", {}),
-        }
         # Tasks that want nothing, as those that wait may, are bounded by nothing else.
         unbounded = self._max_workers or int(there.get("CPU", 1))
-        return min((int(there.get(name, 0) / amount) for name, amount in wanted.items() if amount), default=unbounded)
+        return min((int(there.get(name, 0) / amount) for name, amount in self._wanted().items()), default=unbounded)
+
+    def _wanted(self) -> dict[str, float]:
+        """What a task asks for, as Ray names it."""
+        options = self._options
+        wanted = {
+            "CPU": 1 if options.get("num_cpus") is None else options["num_cpus"],
+            "GPU": options.get("num_gpus"),
+            "memory": options.get("memory"),
+            **(options.get("resources") or {}),
+        }
+        return {name: amount for name, amount in wanted.items() if amount}
+
+    def _warn_if_none_can(self) -> None:
+        """As Ray does, its calls wait then: a node may join that can."""
+        wanted = self._wanted()
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+            warn_of_waiting("node of the Ray cluster", wanted)
 
     def put(self, part: Any, *, for_all: bool) -> Any:
         """Keep a large buffer in Ray's store, from where each node fetches it once."""
