@@ -34,7 +34,7 @@ say = @echo "==> $(1)"
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo build test test-rust test-loom test-python test-cluster chaos fuzz soak conformance conformance-joblib \
-	lint wheel bench bench-short bench-rust bench-peers bench-env docs clean FORCE
+	lint wheel bench bench-short bench-rust bench-peers bench-cluster bench-env docs clean FORCE
 
 help: ## list these words
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
@@ -216,6 +216,9 @@ bench: bench-rust bench-env ## every benchmark; figures are kept in benches/resu
 		echo "==> benches/$$bench.py"; $(BENCH_BIN)/python benches/$$bench.py --save \
 			$$([ $$bench = speed ] && echo $(foreach peer,$(WITH),--with-$(peer))); echo; \
 	done
+
+bench-cluster: $(VENV)/.built $(CLUSTER_VENV)/.ray $(CLUSTER_VENV)/.dask ## our executors over Ray and Dask beside what these have themselves
+	@PYTHONPATH=$(abspath python) $(CLUSTER_BIN)/python benches/cluster.py --save
 
 bench-short: bench-env ## whole programs against the nearest peers, in less than three minutes
 	@$(BENCH_BIN)/python benches/speed.py --short

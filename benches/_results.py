@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -49,6 +50,16 @@ def circumstances() -> dict[str, object]:
         "load_before": LOAD_BEFORE,
         "versions": {"python": sys.version, "fanmap": version("fanmap"), "cloudpickle": version("cloudpickle")},
     }
+
+
+def headline(fanmap: str | None) -> str:
+    """The circumstances in a line, for people."""
+    where: Any = circumstances()
+    machine = where["machine"]
+    return (
+        f"{where['date'][:10]}, {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
+        f"Python {platform.python_version()}, fanmap {fanmap}"
+    )
 
 
 def version(package: str) -> str | None:

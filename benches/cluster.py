@@ -1,12 +1,12 @@
 """`RayExecutor` and `DaskExecutor` beside what Ray and Dask have themselves, in one run on this machine.
 
-20,000 tiny calls, and 64 of 20 ms that wait, three times each in turns; the figure is the median. Needs Ray and Dask:
+20,000 tiny calls, and 64 of 20 ms that wait, five times each in turns; the figure is the median. `make bench-cluster`
+runs it, with Ray and Dask, and keeps the figures. By hand:
 
-    make .venv-cluster/.ray .venv-cluster/.dask
     PYTHONPATH=python .venv-cluster/bin/python benches/cluster.py [--save] [ray] [dask]
 
 `ray.remote` and `Client.map` get a tenth of the tiny calls, for 20,000 take them up to a minute: their times are
-multiplied.
+multiplied. Ray's Pool has its turns after the others, for its actors take the cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import fanmap
-from _results import save, table, version
+from _results import RESULTS, headline, save, table, version
 
 TINY, NAPS = 20_000, 64
 
@@ -43,7 +43,7 @@ def measured(ways: dict[str, tuple[Run, int]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {way: {} for way in ways}
     for job, (fn, count) in JOBS.items():
         times: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(4):  # the first time is for warming up
+        for _ in range(6):  # the first time is for warming up
             for way, (run, fewer) in ways.items():
                 part = fewer if job == "tiny" else 1
                 began = time.perf_counter()
@@ -101,9 +101,15 @@ def main() -> None:
     for name in wanted:
         found.update(over_ray() if name == "ray" else over_dask())
     rows = [(way, *(f"{seconds:.3f}" for seconds in times.values())) for way, times in found.items()]
-    print(table([("seconds", "20,000 tiny", "64 of 20 ms"), *rows]))
+    head = ("seconds", "20,000 tiny calls", "64 that wait for 20 ms")
+    print(table([head, *rows]))
     if "--save" in sys.argv:
-        save("cluster", {"packages": {name: version(name) for name in ("ray", "distributed")}, "seconds": found})
+        packages = {name: version(name) for name in ("ray", "distributed")}
+        save("cluster", {"packages": packages, "seconds": found})
+        where = f"{headline(fanmap.__version__)}, Ray {packages['ray']}, Dask {packages['distributed']}"
+        lines = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * 3, *rows)]
+        text = "\n".join(["<!-- made by benches/cluster.py -->", f"{where}; two workers.", "", *lines, ""])
+        (RESULTS / "cluster.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import fanmap
-from _results import RESULTS, circumstances, save, version
+from _results import RESULTS, headline, save, version
 
 
 def wait(_: int) -> None:
@@ -64,7 +64,8 @@ def main() -> None:
 
     figures = {work.title: taken(work, options.rounds) for work in WORKS}
     figures["one item, with the pool's start"] = starts(options.rounds)
-    text = f"<!-- made by benches/kinds.py -->\n{header()}\n\n{table(figures)}"
+    text = f"<!-- made by benches/kinds.py -->\n{headline(version('fanmap'))}; in milliseconds, the best in bold.\n\n"
+    text += table(figures)
     print(text)
     if options.save:
         save("kinds", {"times_ms": figures})
@@ -99,16 +100,6 @@ def milliseconds(mapped: Callable[..., Iterator[Any]], function: Callable[[Any],
     for _ in mapped(function, items):
         pass
     return (time.perf_counter() - started) * 1000
-
-
-def header() -> str:
-    where: Any = circumstances()
-    machine = where["machine"]
-    python = where["versions"]["python"].split()[0]
-    return (
-        f"{where['date'][:10]}, {machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {python}, fanmap {version('fanmap')}; in milliseconds, the best in bold."
-    )
 
 
 def table(figures: dict[str, dict[str, float]]) -> str:
