@@ -158,10 +158,10 @@ test-python: $(VENV)/.built $(VENV)/.dev ## the package's tests and doc tests, t
 	$(call say,Python tests)
 	@FANMAP_DEMO=small $(BIN)/python -m pytest --doctest-modules tests python/fanmap $(LARGE:%=--ignore=%)
 
-# Ray and Dask are for `make test-cluster`.
+# Ray and Dask are for `make test-cluster`, and so are the executors of others that need packages.
 LARGE := python/fanmap/ray.py python/fanmap/dask.py
-test-cluster: $(VENV)/.built $(CLUSTER_VENV)/.test $(CLUSTER_VENV)/.ray $(CLUSTER_VENV)/.dask ## what needs Ray or Dask
-	$(call say,Ray and Dask)
+test-cluster: $(VENV)/.built $(addprefix $(CLUSTER_VENV)/.,test ray dask parsl mpi) ## what needs Ray, Dask, parsl or MPI
+	$(call say,Ray$(comma) Dask$(comma) parsl and MPI)
 	@FANMAP_DEMO=small PYTHONPATH=$(abspath python) $(CLUSTER_BIN)/python -m pytest -o faulthandler_timeout=180 --doctest-modules $(LARGE) \
 		tests/test_ray.py tests/test_dask.py tests/test_cluster.py tests/test_any_executor.py tests/test_anywhere.py \
 		tests/test_readme.py

@@ -7,15 +7,18 @@ import importlib.util
 import itertools
 import multiprocessing
 import operator
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fanmap
 import pytest
-from _scripts import good
+from _scripts import good, run
 
 
 def inverse(x: int) -> float:
@@ -119,6 +122,19 @@ def test_what_was_not_begun_is_cancelled_when_the_map_ends(ordered: bool) -> Non
 
 
 @pytest.mark.parametrize("ordered", [True, False])
+def test_an_executor_that_cannot_cancel_will_do(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> bool:
+        raise NotImplementedError("Cancel not implemented")
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(concurrent.futures.Future, "cancel", refuse)
+        with fanmap.map(abs, itertools.count(), executor=pool, ordered=ordered, buffersize=3) as results:
+            assert next(results) == 0
+        with pytest.raises(ZeroDivisionError):
+            list(fanmap.map(inverse, [1, 0, 2], executor=pool, ordered=ordered))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
 def test_a_call_that_the_executor_cancels_is_a_cancelled_error(ordered: bool) -> None:
     gate = threading.Event()
     pool = concurrent.futures.ThreadPoolExecutor(1)
@@ -203,3 +219,73 @@ def test_dasks_executor_will_do() -> None:
             list(fanmap.map(abs, range(9), executor=executor, progress=lambda *told: seen.append(told)))
             assert seen[-1] == (9, 9)
     """)
+
+
+PARSL = """
+import itertools, operator, os, sys
+import fanmap, parsl
+from parsl.concurrent import ParslPoolExecutor
+from parsl.executors import HighThroughputExecutor
+from parsl.providers import LocalProvider
+
+def root(x):
+    import math  # what is around a function of this program does not go along
+    return math.sqrt(x)
+
+if __name__ == "__main__":
+    worker = HighThroughputExecutor(
+        max_workers_per_node=1, address="127.0.0.1", loopback_address="127.0.0.1", provider=LocalProvider(max_blocks=1)
+    )
+    config = parsl.Config(executors=[worker], run_dir=sys.argv[1], usage_tracking=0)
+    with ParslPoolExecutor(config) as pool:
+        for ordered in (True, False):
+            results = fanmap.map(operator.neg, range(20), executor=pool, ordered=ordered)
+            assert sorted(results) == list(range(-19, 1))
+            results = fanmap.map(operator.truediv, [1, 1], [0, 2], executor=pool, ordered=ordered, on_error="return")
+            failed = [result for result in results if isinstance(result, fanmap.Failure)]
+            assert [(one.index, type(one.error)) for one in failed] == [(0, ZeroDivisionError)]
+            with fanmap.map(operator.neg, itertools.count(), executor=pool, ordered=ordered, buffersize=4) as endless:
+                assert sorted(itertools.islice(endless, 8)) == list(range(-7, 1))
+        assert list(fanmap.map(root, [4, 9], executor=pool)) == [2, 3]
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("parsl") is None, reason="parsl is not installed: make test-cluster")
+def test_parsls_executor_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PARSL)
+    # It finds its own programs by it.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    ended = run("", str(tmp_path / "parsl"), command=(str(program),))
+    assert ended.status == 0, ended.err
+
+
+MPI = """
+import itertools, operator
+from mpi4py.futures import MPIPoolExecutor
+
+if __name__ == "__main__":
+    import fanmap
+    with MPIPoolExecutor() as pool:
+        for ordered in (True, False):
+            results = fanmap.map(operator.neg, range(20), executor=pool, ordered=ordered)
+            assert sorted(results) == list(range(-19, 1))
+            results = fanmap.map(operator.truediv, [1, 1], [0, 2], executor=pool, ordered=ordered, on_error="return")
+            failed = [result for result in results if isinstance(result, fanmap.Failure)]
+            assert [(one.index, type(one.error)) for one in failed] == [(0, ZeroDivisionError)]
+            with fanmap.map(operator.neg, itertools.count(), executor=pool, ordered=ordered, buffersize=4) as endless:
+                assert sorted(itertools.islice(endless, 8)) == list(range(-7, 1))
+        assert fanmap.reduce(operator.add, range(9), executor=pool) == 36
+    print("well")
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed: make test-cluster")
+def test_mpi4pys_executor_will_do(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(MPI)
+    # That of the environment, with which mpi4py goes.
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    command = [mpiexec, "-n", "2", sys.executable, "-m", "mpi4py.futures", program]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "well\n"), done.stderr

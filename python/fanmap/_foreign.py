@@ -109,7 +109,7 @@ class _ForeignLane(Objects):
         # From the back: or each one cancelled would make room for the next to start. Another thread may take some.
         with suppress(IndexError):
             while True:
-                self._futures.pop()[1].cancel()
+                _let_go(self._futures.pop()[1])
 
 
 class _ForeignLaneAsTheyCome(_ForeignLane):
@@ -157,7 +157,7 @@ class _ForeignLaneAsTheyCome(_ForeignLane):
     def _cancel(self) -> None:
         with suppress(KeyError):
             while True:
-                self._under_way.popitem()[1].cancel()
+                _let_go(self._under_way.popitem()[1])
 
 
 class _Kept:
@@ -260,6 +260,12 @@ class _PersistentLane(_ForeignLaneAsTheyCome):
 
     def outstanding(self) -> int:
         return len(self._kept) + len(self._final)
+
+
+def _let_go(future: Future[Any]) -> None:
+    """Cancel it, if its executor can: parsl's cannot, and says so like this."""
+    with suppress(NotImplementedError):
+        future.cancel()
 
 
 def _is_its_own(error: BaseException) -> bool:
