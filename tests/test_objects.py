@@ -7,6 +7,7 @@ that a change of a library or of ours is seen.
 from __future__ import annotations
 
 import pickle
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
@@ -202,3 +203,13 @@ def test_what_torch_tells_multiprocessing_does_not_count(monkeypatch: pytest.Mon
     assert type(decode(Encoder().encode(Thing()))) is Thing
     ForkingPickler.register(Thing, rename)
     assert decode(Encoder().encode(Thing())) == "renamed"
+
+
+@pytest.mark.parametrize("size", [80, 800_000])
+def test_a_memoryview_arrives_as_the_bytes_that_it_shows(size: int) -> None:
+    views = [memoryview(array("d", range(size // 8))), memoryview(bytearray(size))[::2], memoryview(b"whole")]
+    with fanmap.ProcessPoolExecutor(1) as pool:
+        there = list(pool.map(lambda view: (type(view), view), views))
+        assert there == [(bytes, view.tobytes()) for view in views]
+        back = list(pool.map(memoryview, there[0][1:]))
+        assert [(type(one), one) for one in back] == [(bytes, views[0].tobytes())]
