@@ -11,6 +11,7 @@ table and the picture in benches/results; `--read` makes table and picture anew 
 
 import argparse
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -93,6 +94,8 @@ def show(figures: dict[str, Any], into: Path | None) -> None:
 
 def main() -> None:
     options = arguments()
+    # Who reads no more (`--list | head`) ends it, without a traceback.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if options.list:
         print("workloads:", *(f"  {one.name:20} {one.title}" for one in WORKLOADS), sep="\n")
         print("peers:", *(f"  {name:24} {entry.title}" for name, entry in ROSTER.items()), sep="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from comparison.plan import Figure, Workload, in_order, quantile
 from comparison.roster import ROSTER, chosen, library
 from comparison.summary import Cell, Record, cell, cells, number, ranked
 from comparison.targets import BEST, TARGETS, Target, judge, targets_of
-from comparison.workloads import WORKLOADS
+from comparison.workloads import WORKLOADS, idle
 from comparison.workloads import chosen as workloads_called
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,12 @@ def test_a_row_of_the_table_has_the_spread_the_peers_the_target_and_what_is_miss
     assert report.tally(TAKEN, [TOY]) == (1, 1)
 
 
+def test_a_peer_that_failed_in_some_rounds_is_named_once() -> None:
+    slow: Record = {"values": {"rate": [[1.0e6]]}, "failed": "over 30 s"}
+    line = report.table({"tiny-map": {**TAKEN["tiny-map"], "pool": slow}}, [TOY])
+    assert "; multiprocessing.Pool 1.00 M, but once over 30 s; not offered: joblib; loky: Error" in line
+
+
 def test_where_ours_failed_its_targets_are_not_met() -> None:
     taken = {"tiny-map": {**TAKEN["tiny-map"], "fanmap": {"values": {}, "failed": "over 20 s"}}}
     assert report.table(taken, [TOY]).count("no figure, **not met**") == 3
@@ -180,7 +187,9 @@ def test_where_ours_failed_its_targets_are_not_met() -> None:
 
 
 def test_the_page_says_what_lies_within_the_time() -> None:
-    assert "- a toy: all of it.\n" in report.page(TAKEN, [TOY], "then and there")
+    page = report.page(TAKEN, [TOY], "then and there")
+    assert "- a toy: all of it.\n" in page
+    assert "within\n2% of it" in page, "what level means"
 
 
 def test_the_picture_has_a_bar_for_each_peer_and_ours_is_set_apart() -> None:
@@ -208,6 +217,22 @@ def test_what_hangs_is_ended_with_its_whole_group() -> None:
     program = subprocess.Popen([sys.executable, "-W", "ignore", "-c", child], start_new_session=True)
     assert not ended_within(program, 0.2)
     assert program.returncode == -signal.SIGKILL
+
+
+def test_who_reads_no_more_of_the_list_sees_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, BENCHES / "speed.py", "--list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stdout.close()
+        assert program.stderr.read() == b""
+
+
+def test_a_worker_that_has_ended_has_no_memory() -> None:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as ended:
+        ended.wait()
+    (held,) = idle.private([ended.pid, os.getpid()])
+    assert held > 0
 
 
 def measured(tmp_path: Path, *args: str) -> dict[str, dict[str, Record]]:

@@ -8,7 +8,7 @@ from .chart import Bar, Panel
 from .plan import Figure, Workload
 from .roster import ROSTER, library
 from .summary import Cell, Record, Taken, cells, number, ranked
-from .targets import Target, Verdict, judge, targets_of
+from .targets import LEVEL, Target, Verdict, judge, targets_of
 
 # The rows that the picture shows, the ones that tell most, with titles that fit above half of its width.
 PICTURED = {
@@ -40,7 +40,8 @@ def table(taken: Taken, workloads: Sequence[Workload]) -> str:
         columns = (
             heading(workload, figure),
             ours(row) or "-",
-            "; ".join([*(with_title(name, row) for name in others), *absent(peers)]) or "-",
+            "; ".join([*(with_title(name, row) + at_times(peers[name]) for name in others), *absent(peers, row)])
+            or "-",
             *targets(workload, figure, peers),
         )
         lines.append(f"| {' | '.join(columns)} |")
@@ -77,16 +78,24 @@ def per_copy(name: str, row: Mapping[str, Cell]) -> str:
     return f", {row[name].median / row['copy'].median:.2g}x one plain copy" if "copy" in row else ""
 
 
-def absent(peers: Mapping[str, Record]) -> Iterator[str]:
-    """The peers that have no figure, or not in each round, with the reason."""
+def absent(peers: Mapping[str, Record], row: Mapping[str, Cell]) -> Iterator[str]:
+    """The peers that have no figure in this row, with the reason."""
     lacking = [ROSTER[name].title for name, record in peers.items() if "not_offered" in record]
     if lacking:
         yield f"not offered: {', '.join(lacking)}"
     for name, record in peers.items():
-        if "failed" in record:
-            # A reason is somebody's error message, and must not end the row.
-            reason = str(record["failed"]).replace("|", "/").replace("<", "&lt;")
-            yield f"{ROSTER[name].title}: {reason}"
+        if "failed" in record and name not in row:
+            yield f"{ROSTER[name].title}: {reason(record)}"
+
+
+def at_times(record: Record) -> str:
+    """Why a peer has a figure of some rounds alone."""
+    return f", but once {reason(record)}" if "failed" in record else ""
+
+
+def reason(record: Record) -> str:
+    """Somebody's error message, which must not end the row."""
+    return str(record["failed"]).replace("|", "/").replace("<", "&lt;")
 
 
 def targets(workload: Workload, figure: Figure, peers: Mapping[str, Record]) -> tuple[str, str]:
@@ -138,7 +147,8 @@ def page(taken: Taken, workloads: Sequence[Workload], circumstances: str) -> str
         "<!-- made by benches/speed.py -->\n"
         f"{circumstances}\n\n"
         "The middle of several rounds in which the peers took turns, each in a fresh process; in brackets the least\n"
-        f"and the most of the rounds. {met} of {judged} targets are met.\n\n"
+        f"and the most of the rounds. {met} of {judged} targets are met. Not behind the best peer is who is within\n"
+        f"{LEVEL:.0%} of it, which is less than the next run may change.\n\n"
         f"{table(taken, workloads)}\n"
         "What lies within the time that was taken:\n\n"
         f"{timings(taken, workloads)}"

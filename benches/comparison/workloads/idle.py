@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from .. import tasks
@@ -46,10 +48,14 @@ def ran(pids: set[int]) -> float:
     return nanoseconds / 1e6
 
 
-def private(pid: int) -> float:
-    """The memory that is this process's alone, in MB (10^6 bytes)."""
-    with open(f"/proc/{pid}/smaps_rollup") as file:
-        return sum(int(line.split()[1]) for line in file if line.startswith("Private_")) * 1024 / 1e6
+def private(pids: Iterable[int]) -> list[float]:
+    """The memory that is each process's alone, in MB (10^6 bytes). One may have ended: loky replaces its workers."""
+    found = []
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{pid}/smaps_rollup") as file:
+            kilobytes = sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
+            found.append(kilobytes * 1024 / 1e6)
+    return found
 
 
 def bare() -> float:
@@ -58,7 +64,7 @@ def bare() -> float:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as interpreter:
         assert interpreter.stdout is not None and interpreter.stdin is not None
         interpreter.stdout.readline()
-        memory = private(interpreter.pid)
+        (memory,) = private([interpreter.pid])
         interpreter.stdin.close()
     return memory
 
@@ -74,8 +80,9 @@ def measure(open_peer: Open, settings: Settings) -> Values:
         before = ran(everybody)
         time.sleep(length)
         used = ran(everybody) - before
-        memory = sum(map(private, workers)) / len(workers) - bare()
-    return {"cpu": [used * SECONDS / length], "memory": [memory]}
+        held = private(workers)
+    values = {"cpu": [used * SECONDS / length]}
+    return {**values, "memory": [statistics.mean(held) - bare()]} if held else values
 
 
 WORKLOADS = (
