@@ -71,6 +71,8 @@ def test_a_refusal_is_told() -> None:
         (WAITING | {"cores": 1, "workers": 1}, "one worker was asked for"),
         (PLAIN | {"refusal": "a lock", "pair": None, "left": 50}, "one thread at a time runs Python code, and"),
         (PLAIN | {"refusal": "a lock"}, "two threads are no faster than one, and"),
+        (PLAIN | {"left": 10}, "less time than workers take to start"),
+        (PLAIN | {"left": 10, "refusal": "a lock", "start": 0.0}, "it cannot go to processes: a lock"),
         (PLAIN, "two threads are no faster than one, and"),
         (PLAIN | {"pair": None}, "one thread at a time runs Python code, and"),
         (PLAIN | {"pair": 1.3, "left": 10_000}, "threads wait for each other"),

@@ -61,7 +61,7 @@ def test_the_doctor_tells_what_it_found() -> None:
     methods = _section(text, "start methods")
     assert list(methods) == ["fork", "forkserver", "spawn", "the default"]
     assert all(re.match(r"\d+($| )", value) for value in methods.values()), methods
-    assert _section(text, "defaults")['executor="processes"'] == f"{fanmap.cpu_count()} workers"
+    assert _section(text, "defaults")['executor="threads"'] == f"{min(32, fanmap.cpu_count() + 4)} workers"
     for word in ("A core ", "A process ", "A thread ", "A pool "):
         assert word in " ".join(text.split())
 
@@ -70,6 +70,7 @@ def test_the_doctor_knows_that_one_core_is_ours() -> None:
     text = good(DOCTOR)
     assert _section(text, "cores")["by affinity"].startswith("1 (")
     assert _section(text, "cores")["fanmap.cpu_count()"] == "1"
+    assert _section(text, "defaults")['executor="processes"'] == "1 worker"
     assert "Of these one is yours" in " ".join(text.split())
 
 

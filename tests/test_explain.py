@@ -95,8 +95,13 @@ def test_it_tells_why_a_function_cannot_be_sent(capsys: pytest.CaptureFixture[st
 def test_an_input_that_does_not_tell_its_length_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
     fanmap.explain(abs, (x for x in [-1, -2]))
     assert told(capsys)[""] == "fanmap.map(abs, ...) over an input that does not tell its length"
-    fanmap.explain(abs, [])
-    assert "nothing: the input is empty" in told(capsys)["looked at"]
+
+
+def test_of_an_empty_input_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    for empty in ([], iter([]), (x for x in [])):
+        fanmap.explain(abs, empty)
+        said = told(capsys)
+        assert said[""] == "fanmap.map(abs, ...) over an empty input" and said["looked at"] == "nothing"
 
 
 def test_no_process_is_started_for_it() -> None:

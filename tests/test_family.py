@@ -221,6 +221,12 @@ def test_they_run_over_any_executor() -> None:
         fanmap.for_each(abs, [1, 2], executor=pool)
 
 
+def test_the_initial_value_may_be_given_by_name() -> None:
+    """As in `functools.reduce` since Python 3.14."""
+    assert fanmap.reduce(operator.add, ["a", "b"], initial="z") == "zab"
+    assert fanmap.reduce(operator.add, [], initial=7) == 7
+
+
 @pytest.mark.parametrize("function", [fanmap.starmap, fanmap.filter, fanmap.reduce, fanmap.for_each])
 def test_what_cannot_be_used_is_refused_at_the_call(function: Any) -> None:
     with pytest.raises(TypeError, match="callable"):

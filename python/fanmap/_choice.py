@@ -192,7 +192,7 @@ def _why_serial(seen: Measured, count: int) -> str:
         return "more than one core computes in this process already while an item runs"
     if seen.wall < 10 * _CALL["processes"]:
         return "an item takes less than it costs to give it to a worker"
-    if count * seen.wall < 2 * COLD:
+    if count * seen.wall < 2 * seen.start:
         return "all of it takes less time than workers take to start"
     if seen.cores == 1:
         return "there is one core, and it does not wait"

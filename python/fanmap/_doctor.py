@@ -142,8 +142,8 @@ def _first_result(context: BaseContext | None) -> str:
 
 def _defaults() -> Iterator[str]:
     yield "defaults"
-    yield _line('executor="processes"', f"{cpu_count()} workers")
-    yield _line('executor="threads"', f"{default_threads()} workers")
+    for name, workers in (("processes", cpu_count()), ("threads", default_threads())):
+        yield _line(f'executor="{name}"', f"{workers} worker{'' if workers == 1 else 's'}")
     yield _line("read ahead", "50 ms of work for each worker, at least 2 items, at most 32768 items in all")
 
 

@@ -97,14 +97,15 @@ def _measured(fn: Callable[..., Any], source: Source, star: bool, wanted: Wanted
 
 def account(name: str, length: int, seen: Measured) -> str:
     """What was measured, and what follows from it, in some lines."""
-    over = _count(length, "item") if length else "an input that does not tell its length"
+    unknown = "an input that does not tell its length" if seen.items else "an empty input"
+    over = _count(length, "item") if length else unknown
     lines = [f"fanmap.map({name}, ...) over {over}"]
 
     def line(what: str, said: str) -> None:
         lines.append(f"  {what:<14}{said}")
 
     if not seen.items:
-        line("looked at", "nothing: the input is empty")
+        line("looked at", "nothing")
         return "\n".join(lines)
     choice = decide(seen)
     count = _choice.expected(seen)

@@ -193,7 +193,7 @@ _RUNS = 4
 _MOST_PARTIAL = 256
 
 
-def reduce(fn: Callable[[T, T], T], iterable: Iterable[T], initial: T = _MISSING, /, **options: Unpack[Options]) -> T:
+def reduce(fn: Callable[[T, T], T], iterable: Iterable[T], /, initial: T = _MISSING, **options: Unpack[Options]) -> T:
     """`functools.reduce`, in parallel, for a function that is associative: `fn(fn(a, b), c) == fn(a, fn(b, c))`.
 
     Runs of items are reduced in the workers, and their results again, two by two, until one is left; always neighbours,
