@@ -266,6 +266,24 @@ def test_cancelled_is_never_run_and_running_is_the_truth(gate: Gate) -> None:
         assert sum(pool.cluster.batches) <= 3, "what was cancelled in the queue never went there"
 
 
+def test_a_cluster_that_calls_a_batch_lost_which_was_dropped_does_not_spoil_cancelling(gate: Gate) -> None:
+    with InterpretersExecutor(size=1) as pool:
+        seen_to = threading.Event()
+
+        def drop(number: int) -> None:
+            pool.cluster._events.put((number, Lost("its key was cancelled")))
+            # Asked by the desk's thread after each event.
+            pool.cluster.alive = lambda: seen_to.set() is None  # type: ignore[method-assign]
+            assert seen_to.wait(20)
+
+        pool.cluster.drop = drop  # type: ignore[method-assign]
+        runs, handed_over = pool.submit(visit, gate.name), pool.submit(visit, "")
+        gate.wait()
+        assert handed_over.cancel() and handed_over.cancelled()
+        gate.open()
+        assert runs.result() == gate.name
+
+
 def test_nothing_waits_behind_a_slow_call(pool: InterpretersExecutor, gate: Gate) -> None:
     assert list(fanmap.map(visit, [""] * 300, executor=pool)) == [""] * 300
     pool.cluster.batches.clear()

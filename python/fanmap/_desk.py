@@ -330,14 +330,15 @@ class Desk:
                 return
             report = Lost("its worker is gone") if verdict == "lost" else report
         calls = flying.calls[flying.settled :]
-        if isinstance(report, Lost):
-            self._lost(calls, report)
-        elif isinstance(report, BaseException) and not all(call._unwanted for call in calls):
-            for call in calls:
-                self._finish(call, error=report)
-        else:  # it was taken back
+        if (isinstance(report, tuple) and not isinstance(report, Lost)) or all(call._unwanted for call in calls):
+            # It was taken back, and perhaps dropped, which may be told as an error or a loss.
             with self._lock:
                 self._again(calls)
+        elif isinstance(report, Lost):
+            self._lost(calls, report)
+        else:
+            for call in calls:
+                self._finish(call, error=report)
 
     def _lost(self, calls: list[ClusterFuture[Any]], lost: Lost) -> None:
         for call in calls:
