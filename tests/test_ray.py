@@ -23,7 +23,7 @@ NOT_HERE = "raise ImportError('this worker has no fanmap')\n"
 START = f"""
 import os, sys, time
 import fanmap, ray
-from concurrent.futures import wait, FIRST_COMPLETED
+from concurrent.futures import wait
 from fanmap.ray import RayExecutor
 {HOLD}
 def leave(x):
@@ -90,20 +90,21 @@ from pathlib import Path
 ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
 with RayExecutor() as pool:
     gates = []
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         os.mkdir(os.path.join(sys.argv[1], name))
         gates.append(Gate(Path(sys.argv[1], name)))
-    slow = [pool.submit(hold, gate.name) for gate in gates]
-    for gate in gates:
+    two = gates[:2]
+    slow = [pool.submit(hold, gate.name) for gate in two]
+    for gate in two:
         gate.wait()
     others = [pool.submit(hold, "/nowhere/at/all") for _ in range(4)]
     assert all(future.running() and not future.cancel() for future in slow)
     assert not any(future.running() for future in others)
     assert all(future.cancel() for future in others)
     assert wait(others, 10).not_done == set()
-    for gate in gates:
+    for gate in two:
         gate.open()
-    assert [future.result() for future in slow] == [gate.name for gate in gates]
+    assert [future.result() for future in slow] == [gate.name for gate in two]
 
     name = gates[0].name
     visit = lambda name: hold(name) if name else name
@@ -116,11 +117,12 @@ with RayExecutor() as pool:
 
 # Those that want no core are as many at a time as were asked for.
 with RayExecutor(3, task_options={"num_cpus": 0}) as pool:
-    waiting = [pool.submit(hold, name) for _ in range(3)]
-    gates[0].wait(3)
-    while waiting:
-        gates[0].open()
-        waiting = list(wait(waiting, return_when=FIRST_COMPLETED).not_done)
+    waiting = [pool.submit(hold, gate.name) for gate in gates]
+    for gate in gates:
+        gate.wait()
+    for gate in gates:
+        gate.open()
+    assert [future.result() for future in waiting] == [gate.name for gate in gates]
 """,
         str(tmp_path),
         str(Path(__file__).parent),
