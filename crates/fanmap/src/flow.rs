@@ -2,10 +2,12 @@
 //! alone.)
 //!
 //! # Protocol
-//! [`Items`] are under one mutex. The reader puts them in one by one, so that an item which is there is never kept from a
-//! thread that has nothing to do. A *helper*, a job on the pool, takes them out by the run: as many as are some microseconds
-//! of work by the measured mean, so that tiny tasks do not pay for the meeting. A helper is counted by [`Items::push`], which
-//! says that one is to be brought, and counted off under the same lock under which it finds nothing. So an item that was
+//! [`Items`] come through a [`pipe`](mod@crate::pipe). The reader puts them in one by one, so that an item which is there is never
+//! kept from a thread that has nothing to do, and takes no lock for it. A *helper*, a job on the pool, takes them out by the run,
+//! under a mutex that only helpers meet at: as many as are some microseconds of work by the measured mean, so that tiny tasks do not
+//! pay for the meeting. A helper is counted by [`Items::push`], which says that one is to be brought, and counted off by itself
+//! when it finds nothing. Both change the count under the mutex; the reader looks at it without, after its item is in, and
+//! the helper looks for items once more after it is counted off, with a fence in between on either side. So an item that was
 //! pushed always has a helper that will look again. Who cannot bring one, or has one that will never run, says so
 //! ([`Items::lose_helper`]), and gets the items that have nobody if it was the last.
 //!
@@ -18,10 +20,11 @@
 //! due; a helper that has no more to do wakes the consumer for less, and the consumer itself waits for more than one result
 //! only for a short time (see [`GATHER`]).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::sync::{AtomicBool, AtomicU64, Event, Mutex, MutexGuard, Ordering, Wake};
+use crate::pipe::{Inlet, Outlet, pipe};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Event, Mutex, MutexGuard, Ordering, Wake, fence};
 
 /// How much work a helper takes at a time, of plenty. Less, and it shows that a run costs a microsecond beside its tasks; more,
 /// and items wait longer behind one that is unexpectedly slow.
@@ -40,73 +43,79 @@ pub(crate) const GATHER: Duration = Duration::from_millis(1);
 
 /// Items that no helper has taken.
 pub(crate) struct Items<T> {
-    open: Mutex<Open<T>>,
+    open: Mutex<Outlet<T>>,
+    /// How many helpers are counted. Written under the lock.
+    helpers: AtomicUsize,
     /// Of a task. `u64::MAX`: not known.
     mean_nanos: AtomicU64,
 }
 
-struct Open<T> {
-    items: VecDeque<T>,
-    /// The index of the first.
-    first: u64,
-    helpers: usize,
-}
-
 impl<T> Items<T> {
-    /// None.
-    pub(crate) fn new() -> Self {
-        Self {
-            open: Mutex::new(Open {
-                items: VecDeque::new(),
-                first: 0,
-                helpers: 0,
-            }),
+    /// None, and the end of the pipe that they are to come through.
+    pub(crate) fn new() -> (Inlet<T>, Self) {
+        let (inlet, outlet) = pipe();
+        let items = Self {
+            open: Mutex::new(outlet),
+            helpers: AtomicUsize::new(0),
             mean_nanos: AtomicU64::new(u64::MAX),
-        }
+        };
+        (inlet, items)
     }
 
     /// Adds an item. True: bring one more helper, which counts from now on. There are at most `most`.
     #[must_use]
-    pub(crate) fn push(&self, item: T, most: usize) -> bool {
-        let mut open = lock(&self.open);
-        open.items.push_back(item);
-        let wanted = open.helpers < most;
-        open.helpers += usize::from(wanted);
-        wanted
+    pub(crate) fn push(&self, inlet: &mut Inlet<T>, item: T, most: usize) -> bool {
+        inlet.push(item);
+        self.helpers.load(Ordering::Relaxed) < most && self.count_helper(most)
+    }
+
+    fn count_helper(&self, most: usize) -> bool {
+        let _open = lock(&self.open);
+        let helpers = self.helpers.load(Ordering::Relaxed);
+        if helpers < most {
+            self.helpers.store(helpers + 1, Ordering::Relaxed);
+        }
+        helpers < most
     }
 
     /// Moves the next run of items into `run`, which is empty, and gives the index of the first. `None`: there is none, and
     /// the helper that asks counts no more.
     pub(crate) fn claim(&self, run: &mut Vec<T>) -> Option<u64> {
         let mut open = lock(&self.open);
-        if open.items.is_empty() {
-            open.helpers -= 1;
-            return None;
+        let helpers = self.helpers.load(Ordering::Relaxed);
+        if open.len() == 0 {
+            self.helpers.store(helpers - 1, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if open.len() == 0 {
+                return None;
+            }
+            self.helpers.store(helpers, Ordering::Relaxed);
         }
-        let first = open.first;
-        let count = run_for(self.mean_task(), open.items.len(), open.helpers);
-        run.extend(open.items.drain(..count));
-        open.first += count as u64;
+        let (first, count) = (open.taken(), run_for(self.mean_task(), open.len(), helpers));
+        open.take(count, run);
         Some(first)
     }
 
     /// A helper that was counted will do no more. If it was the last: the items that now have nobody, and the first's index.
     #[must_use]
-    pub(crate) fn lose_helper(&self) -> (u64, VecDeque<T>) {
+    pub(crate) fn lose_helper(&self) -> (u64, Vec<T>) {
         let mut open = lock(&self.open);
-        open.helpers -= 1;
-        let first = open.first;
-        if open.helpers > 0 {
-            return (first, VecDeque::new());
+        let helpers = self.helpers.load(Ordering::Relaxed) - 1;
+        self.helpers.store(helpers, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let (first, mut items) = (open.taken(), Vec::new());
+        if helpers == 0 {
+            open.take(usize::MAX, &mut items);
         }
-        open.first += open.items.len() as u64;
-        (first, std::mem::take(&mut open.items))
+        (first, items)
     }
 
     /// Takes out what no helper has taken.
     #[must_use]
-    pub(crate) fn clear(&self) -> VecDeque<T> {
-        std::mem::take(&mut lock(&self.open).items)
+    pub(crate) fn clear(&self) -> Vec<T> {
+        let mut items = Vec::new();
+        lock(&self.open).take(usize::MAX, &mut items);
+        items
     }
 
     /// What a task has taken lately.
@@ -301,17 +310,18 @@ mod tests {
 
     #[test]
     fn items_are_claimed_in_order_and_those_of_the_last_helper_are_handed_back() {
-        let items = Items::new();
-        assert!(items.push('a', 2) && items.push('b', 2) && !items.push('c', 2));
+        let (mut inlet, items) = Items::new();
+        let mut push = |item, most| items.push(&mut inlet, item, most);
+        assert!(push('a', 2) && push('b', 2) && !push('c', 2));
         let mut run = Vec::new();
         assert_eq!((items.claim(&mut run), run.as_slice()), (Some(0), &['a'][..]));
-        assert_eq!(items.lose_helper(), (1, VecDeque::new()));
-        assert_eq!(items.lose_helper(), (1, VecDeque::from(['b', 'c'])));
-        assert!(items.push('d', 2));
+        assert_eq!(items.lose_helper(), (1, vec![]));
+        assert_eq!(items.lose_helper(), (1, vec!['b', 'c']));
+        assert!(push('d', 2));
         run.clear();
         assert_eq!((items.claim(&mut run), run.as_slice()), (Some(3), &['d'][..]));
         assert_eq!(items.claim(&mut run), None);
-        assert!(items.push('e', 1), "the helper that found nothing counts no more");
+        assert!(push('e', 1), "the helper that found nothing counts no more");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a call lends to other threads for as long as it runs: jobs that borrow, and the places of a [`Vec`].
 //!
-//! All unsafe code of the crate is here. It rests on two promises, which this file keeps by itself.
+//! Its unsafe code rests on two promises, which this file keeps by itself.
 //!
 //! # Jobs that borrow
 //! [`lending`] calls a closure with a [`Lender`] and returns when no job that it [lent](Lender::lend) exists any more. Each

@@ -110,6 +110,7 @@ mod oom;
 mod outcome;
 #[cfg(not(loom))]
 mod output;
+mod pipe;
 mod queue;
 #[cfg(doctest)]
 mod refused;

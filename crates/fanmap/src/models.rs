@@ -224,10 +224,11 @@ fn a_waiting_consumer_gets_every_result_of_a_map_in_order() {
     model.preemption_bound = Some(3);
     for together in [1, 2] {
         model.check(move || {
-            let (items, results) = (Arc::new(Items::new()), Arc::new(Results::new()));
+            let (mut inlet, items) = Items::new();
+            let (items, results) = (Arc::new(items), Arc::new(Results::new()));
             let mut helpers = Vec::new();
             for item in 0..2 {
-                if items.push(item, 2) {
+                if items.push(&mut inlet, item, 2) {
                     let (items, results) = (Arc::clone(&items), Arc::clone(&results));
                     helpers.push(thread::spawn(move || help(&items, &results)));
                 }
@@ -244,6 +245,35 @@ fn a_waiting_consumer_gets_every_result_of_a_map_in_order() {
             helpers.into_iter().for_each(|helper| helper.join().unwrap());
         });
     }
+}
+
+/// The helper finds nothing and is counted off while the reader puts an item in: one of the two sees the other.
+#[test]
+fn an_item_that_is_read_has_a_helper_that_will_look() {
+    loom::model(|| {
+        let (mut inlet, items) = Items::new();
+        let items = Arc::new(items);
+        assert!(items.push(&mut inlet, 1, 1));
+        let helper = {
+            let items = Arc::clone(&items);
+            thread::spawn(move || {
+                let (mut run, mut taken) = (Vec::new(), Vec::new());
+                while items.claim(&mut run).is_some() {
+                    taken.append(&mut run);
+                }
+                taken
+            })
+        };
+        let bring = items.push(&mut inlet, 2, 1);
+        let mut taken = helper.join().unwrap();
+        if bring {
+            let mut run = Vec::new();
+            while items.claim(&mut run).is_some() {
+                taken.append(&mut run);
+            }
+        }
+        assert_eq!(taken, [1, 2]);
+    });
 }
 
 /// The supervisor asks for the second task, which the consumer will wait for, while the consumer takes the first's result.

@@ -3,8 +3,11 @@
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
 };
+
+#[cfg(not(loom))]
+pub(crate) use self::cell::UnsafeCell;
 
 #[cfg(not(loom))]
 pub(crate) use fanmap_shm::event::{Event, Wake};
@@ -12,11 +15,34 @@ pub(crate) use fanmap_shm::event::{Event, Wake};
 #[cfg(loom)]
 pub(crate) use loom::sync::{
     Condvar, Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
 #[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+#[cfg(loom)]
 pub(crate) use self::model::{Event, Wake};
+
+/// The standard library's cell with the face of loom's, which sees who looks at it when.
+#[cfg(not(loom))]
+mod cell {
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        pub(crate) fn with<R>(&self, look: impl FnOnce(*const T) -> R) -> R {
+            look(self.0.get())
+        }
+
+        pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+            write(self.0.get())
+        }
+    }
+}
 
 /// `fanmap_shm::event` as loom can follow it: the same promises over a lock, without signals and deadlines.
 #[cfg(loom)]

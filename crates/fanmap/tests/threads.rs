@@ -268,6 +268,28 @@ fn tasks_that_wait_for_each_other_get_a_worker_each() {
 }
 
 #[test]
+fn a_panic_among_many_tiny_tasks_is_its_own_item_s_alone() {
+    const ITEMS: u64 = 20_000;
+    let pool = ThreadPool::new(2).unwrap();
+    let map = pool.map(0..ITEMS, |item| {
+        assert!(item % 1000 != 999, "no item {item}");
+        item
+    });
+    for (index, result) in (0..).zip(map) {
+        if index % 1000 == 999 {
+            let error = result.unwrap_err();
+            assert_eq!(
+                (error.item(), error.message()),
+                (Some(index), &*format!("the task panicked: no item {index}"))
+            );
+        } else {
+            assert_eq!(result, Ok(index));
+        }
+    }
+    closed(&pool);
+}
+
+#[test]
 fn workers_outlive_panics_and_tell_them() {
     let pool = ThreadPool::new(1).unwrap();
     let one = pool.submit(|| thread::current().id()).unwrap().wait().unwrap();

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::executor::threads::{Core, ThreadPool, call, rest};
 use crate::flow::{Items, Results};
 use crate::outcome::cancelled;
+use crate::pipe::Inlet;
 use crate::task::Job;
 
 impl ThreadPool {
@@ -107,14 +108,16 @@ where
     R: Send + 'f,
 {
     let results = Arc::new(Results::new());
+    let (inlet, read) = Items::new();
     let crew = Crew {
-        items: Items::new(),
+        items: read,
         f,
         core: Arc::clone(core),
         lend,
     };
     let feed = Threads {
         crew: Arc::new(crew),
+        inlet,
         results: Arc::clone(&results),
     };
     Map::new(items, Box::new(feed), results, core.max_workers())
@@ -131,6 +134,7 @@ struct Crew<'f, T, F> {
 /// The reader's end.
 struct Threads<'f, T, F, R> {
     crew: Arc<Crew<'f, T, F>>,
+    inlet: Inlet<T>,
     results: Arc<Results<Result<R, Error>>>,
 }
 
@@ -143,14 +147,15 @@ where
     fn send(&mut self, item: T, index: u64) -> Result<(), Error> {
         let crew = &self.crew;
         if crew.core.on_worker() {
-            let result = outcome(&crew.f, item, index);
+            let result = call(|| (crew.f)(item)).into_result();
+            let result = result.map_err(|error| error.at_item(index));
             self.results.put(index, vec![result], true);
             return Ok(());
         }
         if let Some(error) = crew.core.refusal() {
             return Err(error);
         }
-        if crew.items.push(item, crew.core.max_workers()) {
+        if crew.items.push(&mut self.inlet, item, crew.core.max_workers()) {
             let helper = Box::new(Helper {
                 crew: Some(Arc::clone(crew)),
                 results: Arc::clone(&self.results),
@@ -171,11 +176,6 @@ impl<T, F, R> Drop for Threads<'_, T, F, R> {
     fn drop(&mut self) {
         drop(self.crew.items.clear());
     }
-}
-
-/// The result of one item.
-fn outcome<T, R>(f: impl Fn(T) -> R, item: T, index: u64) -> Result<R, Error> {
-    call(|| f(item)).into_result().map_err(|error| error.at_item(index))
 }
 
 /// How long a helper works before it lets other jobs of the pool go first. Less, and two maps on one pool take turns all the
@@ -204,6 +204,30 @@ impl<T, F, R> Helper<'_, T, F, R> {
     }
 }
 
+impl<T, F: Fn(T) -> R, R> Helper<'_, T, F, R> {
+    /// The results of a run of items, which is empty then. Fewer, if nobody will ask for them.
+    fn run_through(&self, crew: &Crew<'_, T, F>, first: u64, run: &mut Vec<T>) -> Vec<Result<R, Error>> {
+        let mut done = Vec::with_capacity(run.len());
+        let mut items = run.drain(..);
+        // A panic is caught around all of them that are left, not around each: that would cost as much as a tiny task.
+        while items.len() > 0 && !self.results.is_closed() {
+            let ended = call(|| {
+                while !self.results.is_closed() {
+                    let Some(item) = items.next() else { break };
+                    done.push(match crew.core.stopped() {
+                        None => Ok((crew.f)(item)),
+                        Some(error) => Err(error.at_item(first + done.len() as u64)),
+                    });
+                }
+            });
+            if let Err(error) = ended.into_result() {
+                done.push(Err(error.at_item(first + done.len() as u64)));
+            }
+        }
+        done
+    }
+}
+
 impl<'f, T, F, R> Job for Helper<'f, T, F, R>
 where
     T: Send + 'f,
@@ -223,16 +247,7 @@ where
         };
         loop {
             let count = run.len();
-            let mut done = Vec::with_capacity(count);
-            for (index, item) in (first..).zip(run.drain(..)) {
-                if self.results.is_closed() {
-                    break;
-                }
-                done.push(match crew.core.stopped() {
-                    None => outcome(&crew.f, item, index),
-                    Some(error) => Err(error.at_item(index)),
-                });
-            }
+            let done = self.run_through(&crew, first, &mut run);
             let now = Instant::now();
             crew.items.took(now - since, count);
             since = now;
