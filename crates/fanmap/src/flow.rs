@@ -41,6 +41,10 @@ const LONGEST_RUN: usize = 512;
 /// from the helpers; more, and results of tiny tasks are late.
 pub(crate) const GATHER: Duration = Duration::from_millis(1);
 
+/// How many results the consumer takes out together, if they were put in by less. Fewer, and it meets those who put in one by one
+/// at each; more, and they are moved once more for nothing.
+const AT_ONCE: usize = 32;
+
 /// Items that no helper has taken.
 pub(crate) struct Items<T> {
     open: Mutex<Outlet<T>>,
@@ -235,15 +239,20 @@ impl<R> Results<R> {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// The next results, as many as were put in together; empty if there are none.
+    /// The next results, as many as were put in together, and of small runs several; empty if there are none.
     pub(crate) fn take(&self) -> Vec<R> {
         let mut landed = lock(&self.landed);
-        if !landed.is_ready() {
-            return Vec::new();
+        let mut results = Vec::new();
+        while landed.is_ready() && results.len() < AT_ONCE {
+            let (_, run) = landed.runs.pop_first().expect("the head is there");
+            landed.count -= run.len();
+            landed.turn = landed.turn.map(|turn| turn + run.len() as u64);
+            if results.is_empty() {
+                results = run;
+            } else {
+                results.extend(run);
+            }
         }
-        let (_, results) = landed.runs.pop_first().expect("the head is there");
-        landed.count -= results.len();
-        landed.turn = landed.turn.map(|turn| turn + results.len() as u64);
         self.ready.store(landed.is_ready(), Ordering::Relaxed);
         results
     }
@@ -336,9 +345,10 @@ mod tests {
             if in_order {
                 assert_eq!(results.take(), []);
                 results.put(0, vec!['a', 'b'], false);
-                assert_eq!(results.take(), ['a', 'b']);
+                assert_eq!(results.take(), ['a', 'b', 'c', 'd']);
+            } else {
+                assert_eq!(results.take(), ['c', 'd']);
             }
-            assert_eq!(results.take(), ['c', 'd']);
             assert!(!results.is_ready());
             assert_eq!(results.wait(1, Some(Instant::now())), Wake::TimedOut);
             results.close();

@@ -51,7 +51,7 @@
 //!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
-//! and where nobody waits for the ends of tiny tasks ([`job::Wanted`]), the supervisor dozes: it lets them gather for a
+//! or are of tiny tasks and come one by one, and where nobody waits for the ends of such ([`job::Wanted`]), the supervisor dozes: it lets them gather for a
 //! moment (`policy`), and is rung before that only by other threads, among them any that comes to wait ([`shared`]), or by a
 //! worker that has run out. Each doze follows results that came, so a pool that has nothing to do sleeps.
 //!

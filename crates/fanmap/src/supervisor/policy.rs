@@ -106,6 +106,18 @@ pub(super) fn nap(mean: Duration, load: usize, busy: usize) -> Option<Duration> 
     (mean.max(KEPT).saturating_mul(2) <= nap.saturating_mul(busy)).then_some(nap)
 }
 
+/// To be woken takes longer than tasks of this time: looked at one by one, each result would cost more than its task.
+const TINY: Duration = Duration::from_micros(10);
+
+/// How many of them each busy worker must have left. Fewer, and it has run out before its results have gathered.
+const FEW: usize = 8;
+
+/// The same for results of tiny tasks that come one by one, where that is `None`: until a worker has run out, which rings, or
+/// for as long as a worker that encodes its results together keeps them.
+pub(super) fn nap_of_singles(mean: Duration, load: usize) -> Option<Duration> {
+    (mean <= TINY && load >= FEW).then_some(KEPT)
+}
+
 /// For how long to let ends gather that nobody waits for; whoever comes to wait ends it. Shorter, and a program that submits
 /// thousands of tiny tasks pays a wake-up for a handful of them; longer, and callers who only look see an old state.
 const UNASKED: Duration = Duration::from_millis(1);
@@ -157,7 +169,9 @@ mod tests {
             nap(Duration::from_nanos(100), 10_000, 2),
             Some(Duration::from_micros(500))
         );
-        assert_eq!(nap(Duration::from_nanos(100), 100, 2), None);
+        let tiny = Duration::from_nanos(100);
+        assert_eq!((nap(tiny, 100, 2), nap_of_singles(tiny, 100)), (None, Some(KEPT)));
+        assert_eq!((nap_of_singles(tiny, 3), nap_of_singles(ms(1), 100)), (None, None));
     }
 
     #[test]

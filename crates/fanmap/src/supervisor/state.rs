@@ -78,10 +78,13 @@ struct Heard {
     /// How long such tasks take, by the longest mean.
     together: Option<Duration>,
     later: Option<Duration>,
+    /// Whether results were encoded together.
+    in_runs: bool,
 }
 
 impl Heard {
-    fn note(&mut self, job: &Job) {
+    fn note(&mut self, (job, tasks): &Cut) {
+        self.in_runs |= tasks.len() > 1;
         let mean = job.function.mean_task().unwrap_or(Duration::MAX);
         match job.sink.wanted() {
             Wanted::AtOnce => self.at_once = true,
@@ -362,12 +365,12 @@ impl State {
                 Said::Returned(lease) => self.freed.leases.push(lease),
                 Said::Left(cuts) => self.requeue(cuts),
                 Said::Finished(tasks, outcome) => {
-                    self.heard.note(&tasks.0);
+                    self.heard.note(&tasks);
                     self.fruitless = 0;
                     self.answered(tasks, outcome);
                 }
                 Said::Failed(task, outcome) => {
-                    self.heard.note(&task.0);
+                    self.heard.note(&task);
                     self.fruitless = 0;
                     self.failed(task, outcome);
                 }
@@ -488,7 +491,8 @@ impl State {
         let loads = self.seats.iter().map(Seat::load).filter(|load| *load > 0);
         let together = heard.together.map(|mean| {
             let least = loads.clone().min().unwrap_or(0);
-            policy::nap(mean, least, loads.count())
+            let singles = || policy::nap_of_singles(mean, least).filter(|_| !heard.in_runs);
+            policy::nap(mean, least, loads.count()).or_else(singles)
         });
         let later = heard.later.map(policy::nap_unasked);
         // Where both were heard, what suits both.
