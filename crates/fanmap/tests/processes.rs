@@ -362,6 +362,32 @@ fn a_task_runs_in_another_process() {
 }
 
 #[test]
+fn results_of_a_storm_come_while_a_task_among_them_waits() {
+    let pool = pool(1);
+    let gate = Gate::new("storm");
+    let storm = |first: u64| {
+        let tasks = (first..first + 500).map(|n| pool.submit(square, n).unwrap());
+        tasks.collect::<Vec<_>>()
+    };
+    // Until they are known to be tiny.
+    for future in storm(0) {
+        future.wait().unwrap();
+    }
+    let before = storm(0);
+    let waiting = pool.submit(wait_for_file, gate.path()).unwrap();
+    let behind = storm(500);
+    for (n, future) in (0..).zip(before) {
+        assert_eq!(future.wait(), Ok(n * n));
+    }
+    gate.open();
+    waiting.wait().unwrap();
+    for (n, future) in (500..).zip(behind) {
+        assert_eq!(future.wait(), Ok(n * n));
+    }
+    end(&pool);
+}
+
+#[test]
 fn a_long_argument_and_result_pass_whole() {
     let pool = pool(1);
     let long: Vec<u8> = (0..5_000_000u32).map(|k| (k * 7) as u8).collect();

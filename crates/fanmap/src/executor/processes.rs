@@ -19,7 +19,7 @@ use crate::memory::{Load, Message};
 use crate::outcome::{Outcome, Panic};
 use crate::queue::{Joined, Pending};
 use crate::registry::{self, Raised};
-use crate::supervisor::job::{End, Function, Sink};
+use crate::supervisor::job::{End, Function, Sink, Wanted};
 use crate::supervisor::launcher::Start;
 use crate::supervisor::{Pool, Ticket};
 
@@ -398,6 +398,10 @@ impl<R: DeserializeOwned + Send> Sink for Deliver<R> {
                 Err(error) => promise.fail(error),
             }
         }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted::Soon
     }
 
     fn time_limit(&self) -> Option<Duration> {

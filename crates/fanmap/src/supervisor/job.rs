@@ -86,6 +86,8 @@ pub trait Sink: Send + Sync {
 pub enum Wanted {
     /// As soon as it is there.
     AtOnce,
+    /// The same, but where many tiny tasks end one by one they may gather for a fraction of a millisecond.
+    Soon,
     /// Within a few milliseconds, if others come with it: of a map.
     Together,
     /// Not before somebody comes to wait for it, who says so ([`Ticket::attend`](super::Ticket::attend)).

@@ -50,10 +50,11 @@
 //! ([`Pool::resume`]). What holds, and why that cannot hang, is the map's (`brake`). A pool that closes holds nothing.
 //!
 //! # Results that gather
-//! A wake-up takes a core from a worker. So where results of a map come thick and fast, and every busy worker has more to do,
-//! or are of tiny tasks and come one by one, and where nobody waits for the ends of such ([`job::Wanted`]), the supervisor dozes: it lets them gather for a
-//! moment (`policy`), and is rung before that only by other threads, among them any that comes to wait ([`shared`]), or by a
-//! worker that has run out. Each doze follows results that came, so a pool that has nothing to do sleeps.
+//! A wake-up takes a core from a worker. So the supervisor may doze: it lets ends gather for a moment (`policy`). It does where
+//! results of a map come thick and fast and every busy worker has more to do; where tasks are tiny and end one by one; and where
+//! nobody waits for the ends of tiny tasks ([`job::Wanted`]). It is rung before that only by other threads, among them any that
+//! comes to wait for ends that are wanted later ([`shared`]), or by a worker that has run out. Each doze follows results that
+//! came, so a pool that has nothing to do sleeps.
 //!
 //! | module | what it is |
 //! |---|---|

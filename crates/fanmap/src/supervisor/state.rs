@@ -76,6 +76,7 @@ pub(super) fn deliver(owed: Vec<Owed>) {
 struct Heard {
     at_once: bool,
     /// How long such tasks take, by the longest mean.
+    soon: Option<Duration>,
     together: Option<Duration>,
     later: Option<Duration>,
     /// Whether results were encoded together.
@@ -88,6 +89,7 @@ impl Heard {
         let mean = job.function.mean_task().unwrap_or(Duration::MAX);
         match job.sink.wanted() {
             Wanted::AtOnce => self.at_once = true,
+            Wanted::Soon => self.soon = self.soon.max(Some(mean)),
             Wanted::Together => self.together = self.together.max(Some(mean)),
             Wanted::Later => self.later = self.later.max(Some(mean)),
         }
@@ -489,14 +491,16 @@ impl State {
             return None;
         }
         let loads = self.seats.iter().map(Seat::load).filter(|load| *load > 0);
+        let least = loads.clone().min().unwrap_or(0);
+        let singles = |mean| policy::nap_of_singles(mean, least).filter(|_| !heard.in_runs);
+        let soon = heard.soon.map(singles);
         let together = heard.together.map(|mean| {
-            let least = loads.clone().min().unwrap_or(0);
-            let singles = || policy::nap_of_singles(mean, least).filter(|_| !heard.in_runs);
-            policy::nap(mean, least, loads.count()).or_else(singles)
+            let nap = policy::nap(mean, least, loads.count());
+            nap.or_else(|| singles(mean))
         });
         let later = heard.later.map(policy::nap_unasked);
-        // Where both were heard, what suits both.
-        [together, later].into_iter().flatten().min()?
+        // Where several were heard, what suits all.
+        [soon, together, later].into_iter().flatten().min()?
     }
 
     /// A worker could not be started, or ended before it was ready.
