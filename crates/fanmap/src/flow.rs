@@ -37,9 +37,12 @@ const SHORTEST_RUN: Duration = Duration::from_micros(10);
 /// The most items of a run: where one is slow that should have been tiny, so many at most wait with it.
 const LONGEST_RUN: usize = 512;
 
-/// How long a consumer waits for more than one result, where tasks are shorter than this. Less, and its wake-ups take a core
-/// from the helpers; more, and results of tiny tasks are late.
-pub(crate) const GATHER: Duration = Duration::from_millis(1);
+/// How long a consumer waits for more than one result, where tasks are small. Less, and its wake-ups take a core from the helpers
+/// for some 30 us each, which shows; more, and people see results late.
+pub(crate) const GATHER: Duration = Duration::from_millis(3);
+
+/// Tasks that take less are small. Those of more are so few in the time that waiting for several would save little.
+pub(crate) const SMALL: Duration = Duration::from_micros(500);
 
 /// How many results the consumer takes out together, if they were put in by less. Fewer, and it meets those who put in one by one
 /// at each; more, and they are moved once more for nothing.

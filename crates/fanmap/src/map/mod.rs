@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
-use crate::flow::{GATHER, Results};
+use crate::flow::{GATHER, Results, SMALL};
 use fanmap_shm::event::Wake;
 use window::{Window, items_for};
 
@@ -236,7 +236,7 @@ impl<'f, I: Iterator, R> Map<'f, I, R> {
     /// How many results to wait for together: those of [`GATHER`], but so that the workers still have as many to go.
     fn together(&self) -> usize {
         match self.feed.mean_task() {
-            Some(mean) if mean < GATHER / 2 => {
+            Some(mean) if mean < SMALL => {
                 let fit = GATHER.as_nanos() / mean.as_nanos().max(1);
                 let fit = usize::try_from(fit).unwrap_or(usize::MAX).saturating_mul(self.workers);
                 fit.min(self.outstanding() / 2).max(1)
