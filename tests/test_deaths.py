@@ -337,6 +337,34 @@ def test_many_deaths_in_a_row_are_each_their_own() -> None:
         assert pool.submit(abs, -1).result(LIMIT) == 1
 
 
+def close_descriptors(which: int | None) -> int | None:
+    """Closes one of the eventfds that this worker has, if it has so many, or all but the streams."""
+    if which is None:
+        os.closerange(3, 1000)
+        return None
+    numbers = (int(name) for name in os.listdir("/proc/self/fd"))
+    bells = [number for number in sorted(numbers) if _shows(number) == "anon_inode:[eventfd]"]
+    for number in bells[which : which + 1]:
+        os.close(number)
+    return which
+
+
+def _shows(number: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except FileNotFoundError:  # of the listing itself
+        return ""
+
+
+@pytest.mark.parametrize("which", [None, 0, 1])
+def test_a_task_that_closes_descriptors_of_the_engines_keeps_nobody_waiting(which: int | None) -> None:
+    with fanmap.ProcessPoolExecutor(max_workers=1) as pool:
+        for _ in range(3):
+            assert pool.submit(close_descriptors, which).result(LIMIT) == which
+            assert pool.submit(abs, -1).result(LIMIT) == 1
+        assert list(pool.map(abs, range(100), timeout=LIMIT)) == list(range(100))
+
+
 def test_sys_exit_and_keyboard_interrupt_in_a_task_are_exceptions_and_not_deaths() -> None:
     with fanmap.ProcessPoolExecutor(1) as pool:
         pid = pool.submit(os.getpid).result(LIMIT)
@@ -597,6 +625,27 @@ if __name__ == "__main__":
     futures = [pool.submit(hold, sys.argv[1]) for _ in range(2)]
     FINALLY
 """
+
+
+@pytest.mark.parametrize("method", ["", "fork"])
+def test_processes_that_were_stopped_do_not_outlive_a_parent_that_is_killed(tmp_path: Path, method: str) -> None:
+    gate = Gate(tmp_path)
+    path = tmp_path / "program.py"
+    path.write_text(PARENT.replace("FINALLY", "input()"))
+    # What it has for standard input is never written to.
+    with started("", gate.name, HOLD, method, command=(str(path),)) as program:
+        gate.wait(2)
+        family = _descendants(program.pid)
+        assert len(family) == 3
+        handles = [os.pidfd_open(pid) for pid in family]
+        for pid in family:
+            os.kill(pid, signal.SIGSTOP)
+        program.kill()
+        for handle in handles:
+            assert select.select([handle], [], [], LIMIT)[0], "a process outlived its parent"
+            os.close(handle)
+        program.communicate(timeout=LIMIT)
+    gate.close()
 
 
 @pytest.mark.parametrize("method", ["", "fork", "forkserver", "spawn"])

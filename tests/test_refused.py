@@ -279,6 +279,18 @@ if __name__ == "__main__":
     )
 
 
+def test_a_working_directory_that_is_gone_does_not_matter() -> None:
+    tried("""
+        import os, tempfile
+        import fanmap
+        gone = tempfile.mkdtemp()
+        os.chdir(gone)
+        os.rmdir(gone)
+        with fanmap.ProcessPoolExecutor(max_workers=1) as pool:
+            assert pool.submit(abs, -1).result() == 1
+    """)
+
+
 def test_neither_a_read_only_directory_nor_a_tiny_dev_shm_matters() -> None:
     tried("""
         import ctypes, os

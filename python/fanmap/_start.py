@@ -13,6 +13,7 @@ environment, `sys.path`, arguments and warning filters, as they are when the wor
 
 from __future__ import annotations
 
+import _thread
 import os
 import pickle
 import signal
@@ -179,6 +180,7 @@ class Fork(Start):
         self.policy = Forked()
         ours, theirs = _native.control_pair()
         parent = os.getpid()
+        bound = _thread.get_native_id() == parent
         for stream in (sys.stdout, sys.stderr):
             # What they hold would be written again by every worker.
             if stream is not None and not stream.closed:
@@ -191,7 +193,7 @@ class Fork(Start):
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 os.close(ours)
-                _template.main_of_fork(theirs, parent, self._hooks)
+                _template.main_of_fork(theirs, parent, bound, self._hooks)
             os.close(theirs)
             # One that had to end its workers for idleness could not have them back as they were.
             return _pool(options._replace(idle=None), "forked", pid=pid, fd=ours, at_once=True)
@@ -240,6 +242,9 @@ def _command(code: str) -> list[str]:
     import subprocess
 
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if _cwd() is None:
+        # The directory is no part of the path anyhow; where it is gone, Python 3.13 fails to import `_native` over it.
+        flags = [*flags, "-P"]
     # The path first: without it fanmap itself might not be found.
     return [sys.executable, *flags, "-c", f"import sys; sys.path[:] = {list(sys.path)!r}; {code}"]
 

@@ -34,8 +34,11 @@ def main(parent: int, by_value: bool) -> None:
     os._exit(0)
 
 
-def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:
-    """The whole life of a template that `parent` forked: nothing of the parent's program may run on in it."""
+def main_of_fork(fd: int, parent: int, bound: bool, hooks: Hooks) -> NoReturn:
+    """The whole life of a template that `parent` forked: nothing of the parent's program may run on in it.
+
+    It is `bound` if the thread that forked it was its process's first, which ends with that.
+    """
     code = 1
     try:
         import atexit
@@ -46,7 +49,7 @@ def main_of_fork(fd: int, parent: int, hooks: Hooks) -> NoReturn:
         atexit._clear()
         _place.template = True
         _inherit.leave_to_parent()
-        template = _native.Template.over(fd, parent)
+        template = _native.Template.over(fd, parent, bound)
         if template is not None:
             # Once, and while the parent encodes: each worker would have to.
             _budget.threadpoolctl()

@@ -98,10 +98,11 @@ impl Template {
         Self::wrap(bytes::Template::adopt(parent))
     }
 
-    /// The template in a child that `parent` forked, with the socket `fd`; `None` if that has ended.
+    /// The template in a child that `parent` forked, with the socket `fd`; `None` if that has ended. `bound` if the thread
+    /// that forked it ends with its process only.
     #[staticmethod]
-    fn over(fd: i32, parent: u32) -> PyResult<Option<Self>> {
-        Self::wrap(bytes::Template::over(bytes::Socket::from_fd(adopt(fd)), parent))
+    fn over(fd: i32, parent: u32, bound: bool) -> PyResult<Option<Self>> {
+        Self::wrap(bytes::Template::over(bytes::Socket::from_fd(adopt(fd)), parent, bound))
     }
 
     /// Waits for the next invitation to fork a worker for; `None` when it is time to leave.

@@ -25,12 +25,21 @@ impl Bell {
         Self(fd.into())
     }
 
-    /// Rings. A bell whose counter is full is ringing already.
+    /// Rings.
     pub fn ring(&self) {
+        let _ = self.try_ring();
+    }
+
+    /// Rings, for who would wait for ever if nobody heard it. A bell whose counter is full is ringing already.
+    ///
+    /// # Errors
+    /// It cannot be rung, for something in this process has closed its descriptor.
+    pub fn try_ring(&self) -> io::Result<()> {
         loop {
             match rustix::io::write(&self.0, &1u64.to_ne_bytes()) {
                 Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return,
+                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+                Err(_) => return Err(closed()),
             }
         }
     }
@@ -44,6 +53,11 @@ impl Bell {
             }
         }
     }
+}
+
+/// What is said where a descriptor of the engine's was closed by something else.
+pub(crate) fn closed() -> io::Error {
+    io::Error::other("the program has closed a file descriptor that is fanmap's own")
 }
 
 impl AsFd for Bell {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-use crate::clock;
+use crate::{bell, clock};
 
 /// Why [`wait`] returned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub enum Ready {
 }
 
 /// Waits until one of `fds` can be read, `deadline` (`None`: never) passes or a signal comes.
+///
+/// # Errors
+/// One of them is not open any more: something in this process closed what is not its own. To wait on would be to spin.
 pub fn wait(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<Ready> {
     let timeout = match deadline {
         None => None,
@@ -36,6 +39,7 @@ pub fn wait(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<Rea
         .collect();
     match rustix::event::poll(&mut polled, timeout.as_ref()) {
         Ok(0) => Ok(Ready::TimedOut),
+        Ok(_) if polled.iter().any(|fd| fd.revents().contains(PollFlags::NVAL)) => Err(bell::closed()),
         Ok(_) => Ok(Ready::Some(
             polled
                 .iter()

@@ -288,7 +288,15 @@ impl Supervisor {
             Ok(Ready::TimedOut | Ready::Interrupted) => return,
             Err(cause) => {
                 let reason = Error::os("wait for the worker processes", cause).to_string();
-                self.lock().break_down(Broken { reason, refusal: None });
+                let exit = self.launcher.take().map_or(Exit::Unknown, Launcher::end);
+                let end = death(exit, None, &mut self.kills);
+                let mut state = self.lock();
+                state.break_down(Broken { reason, refusal: None });
+                // Nothing can be waited for any more, their ends neither: those of a template end with it.
+                for seat in &mut state.seats {
+                    seat.gone = true;
+                    seat.death = seat.death.or(Some(end));
+                }
                 return;
             }
         };

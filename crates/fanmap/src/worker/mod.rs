@@ -5,7 +5,8 @@
 //! its chunk's state word (see `fanmap_shm::word`, and [`Chunk`]). A worker that is condemned finds that it cannot make the
 //! next step, and ends without touching another task. It sleeps only when the ring of calls is empty (or the ring of
 //! replies full), having raised its flag and looked once more; the parent rings after publishing a call and after making
-//! room.
+//! room. A task may close descriptors that are not its own, a bell's among them: a worker that finds that it can ring or
+//! be rung no more ends, and the parent takes what it had published, as after any death.
 //!
 //! It cannot outlive its parent: the kernel kills it when the thread that started it ends.
 //!
@@ -185,7 +186,7 @@ impl Worker {
         loop {
             let frame = self.calls.next().map_err(nonsense)?;
             if self.calls.must_ring_for_space() {
-                self.parent_bell.ring();
+                self.wake_parent()?;
             }
             if let Some(frame) = frame {
                 return Ok(frame);
@@ -206,13 +207,19 @@ impl Worker {
         loop {
             let progress = self.replies.flush().map_err(nonsense)?;
             if progress && self.link.parent_asleep().must_ring() {
-                self.parent_bell.ring();
+                self.wake_parent()?;
             }
             if self.replies.is_flushed() {
                 return Ok(());
             }
             self.wait(handler, |worker| worker.replies.has_room())?;
         }
+    }
+
+    /// Rings for the parent, or this worker must end: that is heard of without a bell.
+    fn wake_parent(&self) -> Result<(), Error> {
+        let rung = self.parent_bell.try_ring();
+        rung.map_err(|cause| Error::os("wake the parent process", cause))
     }
 
     /// Sleeps until rung, unless `ready` after raising the flag; or only lingers, where the wait is likely to be short.
@@ -224,7 +231,7 @@ impl Worker {
         self.link.worker_asleep().arm();
         if !ready(self).map_err(nonsense)? {
             if self.link.parent_asleep().must_ring_at_rest() {
-                self.parent_bell.ring();
+                self.wake_parent()?;
             }
             let bell = &self.my_bell;
             let mut woken = Ok(Ready::TimedOut);

@@ -40,19 +40,27 @@ impl Template {
     /// Standard input is not a control socket, or the parent cannot be watched.
     pub fn adopt(parent: u32) -> Result<Option<Self>, Error> {
         let socket = process::adopt_control_socket().map_err(|cause| Error::os("start the template process", cause))?;
-        Self::over(socket, parent)
+        // The supervisor's thread has started it, and outlives it.
+        Self::over(socket, parent, true)
     }
 
     /// The template over `socket`, in a process that `parent` forked. `None` if that has ended meanwhile: the process must
     /// exit.
     ///
+    /// It watches its parent; but somebody may have stopped this process when that is killed. So where the thread that forked
+    /// it ends with the parent only, it is `bound`: the system ends it then.
+    ///
     /// # Errors
     /// The parent cannot be watched.
-    pub fn over(socket: Socket, parent: u32) -> Result<Option<Self>, Error> {
+    pub fn over(socket: Socket, parent: u32, bound: bool) -> Result<Option<Self>, Error> {
+        let watch = |cause| Error::os("watch the parent process", cause);
+        if bound && !process::die_with_parent(parent).map_err(watch)? {
+            return Ok(None);
+        }
         let parent = match Process::open(parent) {
             Ok(parent) => parent,
             Err(cause) if cause.raw_os_error() == Some(NO_PROCESS) => return Ok(None),
-            Err(cause) => return Err(Error::os("watch the parent process", cause)),
+            Err(cause) => return Err(watch(cause)),
         };
         Ok(Some(Self {
             socket,
