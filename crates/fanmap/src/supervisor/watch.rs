@@ -375,7 +375,13 @@ impl Supervisor {
             return;
         };
         match report {
-            Report::Started { pid, process, .. } => state.seats[at].started(pid, process),
+            Report::Started { pid, process, .. } => {
+                state.seats[at].started(pid, process);
+                if !matches!(state.phase, Phase::Open) {
+                    // Who ended the pool had those go on that were stopped, and did not know of this one.
+                    state.seats[at].resume();
+                }
+            }
             Report::Ended { .. } => state.seats[at].ended(death),
             Report::Failed { errno, .. } => {
                 state.seats.remove(at);
@@ -392,5 +398,66 @@ fn death(exit: Exit, peak_memory: Option<u64>, kills: &mut Kills) -> Death {
         exit,
         peak_memory,
         out_of_memory: exit == Exit::KILLED && kills.take(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use fanmap_shm::socket::{Received, Socket};
+    use rustix::process::{Pid, WaitOptions};
+
+    use super::*;
+    use crate::config::ProcessConfig;
+    use crate::queue::Pending;
+    use crate::supervisor::job::{End, Sink};
+    use crate::supervisor::launcher::TemplateProcess;
+    use crate::supervisor::pool::Pool;
+    use crate::transport::control::Invitation;
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn finished(&self, _first: u64, _count: u32, _end: End) {}
+    }
+
+    #[test]
+    fn a_worker_that_was_stopped_before_its_pool_knew_of_it_does_not_keep_that_from_ending() {
+        // The test is the template: another process stands for it, which can be killed.
+        let (socket, template) = Socket::pair().unwrap();
+        let stand_in = Command::new("sleep").arg("600").spawn().unwrap();
+        let stand_in = TemplateProcess::new(Process::open(stand_in.id()).unwrap(), socket);
+        let config = ProcessConfig {
+            workers: 1,
+            ..Default::default()
+        };
+        let pool = Pool::new(config, Start::Forked(Some(stand_in))).unwrap();
+        let function = pool.function("f", Vec::new()).unwrap();
+        drop(pool.submit(&function, Vec::new(), Arc::new(Deaf), 0).unwrap());
+        let _ = poll::wait(&[template.as_fd()], None).unwrap();
+        let Received::Message(message, fds) = template.receive().unwrap() else {
+            panic!("no invitation")
+        };
+        let key = Invitation::read(&message, fds).unwrap().key();
+
+        let worker = Command::new("sh").args(["-c", "kill -STOP $$"]).spawn().unwrap().id();
+        let pid = Pid::from_raw(worker.try_into().unwrap());
+        let (_, status) = rustix::process::waitpid(pid, WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped());
+        let process = Process::open(worker).unwrap();
+        let report = Report::Started {
+            key,
+            pid: worker,
+            process: Some(Process::open(worker).unwrap()),
+        };
+        pool.close(Pending::Finish);
+        report.send(&template).unwrap();
+        let limit = Instant::now() + Duration::from_secs(30);
+        let woken = poll::wait(&[process.as_fd()], Some(limit)).unwrap();
+        process.kill();
+        assert_eq!(woken, Ready::Some(vec![0]), "it is still stopped");
+        drop(template);
+        let _ = pool.join(None);
     }
 }
