@@ -405,6 +405,7 @@ fn death(exit: Exit, peak_memory: Option<u64>, kills: &mut Kills) -> Death {
 mod tests {
     use std::process::Command;
 
+    use fanmap_shm::process;
     use fanmap_shm::socket::{Received, Socket};
     use rustix::process::{Pid, WaitOptions};
 
@@ -426,8 +427,9 @@ mod tests {
     fn a_worker_that_was_stopped_before_its_pool_knew_of_it_does_not_keep_that_from_ending() {
         // The test is the template: another process stands for it, which can be killed.
         let (socket, template) = Socket::pair().unwrap();
-        let stand_in = Command::new("sleep").arg("600").spawn().unwrap();
-        let stand_in = TemplateProcess::new(Process::open(stand_in.id()).unwrap(), socket);
+        let mut sleep = Command::new("sleep");
+        sleep.arg("600");
+        let stand_in = TemplateProcess::new(process::spawn(sleep).unwrap().0, socket);
         let config = ProcessConfig {
             workers: 1,
             ..Default::default()
@@ -445,7 +447,7 @@ mod tests {
         let pid = Pid::from_raw(worker.try_into().unwrap());
         let (_, status) = rustix::process::waitpid(pid, WaitOptions::UNTRACED).unwrap().unwrap();
         assert!(status.stopped());
-        let process = Process::open(worker).unwrap();
+        let seen = Process::open(worker).unwrap();
         let report = Report::Started {
             key,
             pid: worker,
@@ -454,8 +456,8 @@ mod tests {
         pool.close(Pending::Finish);
         report.send(&template).unwrap();
         let limit = Instant::now() + Duration::from_secs(30);
-        let woken = poll::wait(&[process.as_fd()], Some(limit)).unwrap();
-        process.kill();
+        let woken = poll::wait(&[seen.as_fd()], Some(limit)).unwrap();
+        seen.kill();
         assert_eq!(woken, Ready::Some(vec![0]), "it is still stopped");
         drop(template);
         let _ = pool.join(None);
