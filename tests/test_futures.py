@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 import weakref
 from typing import Any
@@ -169,3 +170,31 @@ def test_a_pool_keeps_neither_result_nor_argument_of_a_task_that_is_done(way: st
         # Once the only worker has done another, it has let go of the one before.
         assert pool.submit(square, 2).result(LIMIT) == 4
         assert [reference() for reference in references] == [None] * 3
+
+
+class Ends:
+    """Arrives as an exception that is no Exception, where the program is."""
+
+    def __init__(self, owner: int, kind: type[BaseException]) -> None:
+        self.owner, self.kind = owner, kind
+
+    def __reduce__(self) -> Any:
+        return end_in, (self.owner, self.kind)
+
+
+def end_in(owner: int, kind: type[BaseException]) -> None:
+    if os.getpid() == owner:
+        raise kind
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_neither_a_result_nor_a_callback_ends_the_thread_that_completes_futures(kind: type[BaseException]) -> None:
+    with fanmap.ProcessPoolExecutor(max_workers=1) as pool:
+        ends = pool.submit(Ends, os.getpid(), kind)
+        assert fanmap.wait([ends], LIMIT).done == {ends}
+        assert type(ends.exception(LIMIT)) is fanmap.UndecodableError
+        raises = pool.submit(abs, -1)
+        raises.add_done_callback(lambda _: raise_(kind))
+        assert fanmap.wait([raises], LIMIT).done == {raises}
+        after = pool.submit(abs, -2)
+        assert fanmap.wait([after], LIMIT).done == {after} and after.result(LIMIT) == 2

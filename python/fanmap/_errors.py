@@ -235,13 +235,13 @@ def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
 def decoded(kind: int, payload: Any) -> tuple[Any, BaseException | None]:
     """Result and exception of a task over processes that returned or raised.
 
-    KeyboardInterrupt passes: it is that of the thread that asks.
+    KeyboardInterrupt and SystemExit pass: they are those of the thread that asks, where a signal's handler may raise.
     """
     if kind == _outcome.RAISED:
         return None, failure(kind, payload)
     try:
         return decode_result(payload), None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         return None, detach(undecodable("the task's result", error))
@@ -257,7 +257,11 @@ def complete(future: Future[Any], kind: int, payload: Any) -> None:
     if not future.set_running_or_notify_cancel():
         return
     if kind in (_outcome.VALUE, _outcome.RAISED):
-        value, error = decoded(kind, payload)
+        try:
+            value, error = decoded(kind, payload)
+        except (KeyboardInterrupt, SystemExit) as own:
+            # No signal's handler runs in the pool's thread, which is to go on.
+            value, error = None, detach(undecodable("the task's result", own))
     else:
         value, error = None, failure(kind, payload)
     if error is None:

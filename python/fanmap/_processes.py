@@ -731,7 +731,11 @@ def _complete_all(completions: _native.Completions, engine: _Engine) -> None:
         for future, kind, payload in ends:
             if kind == _outcome.BROKEN:
                 engine.broken()  # before anybody hears of it: the reason is in the log then
-            complete(future, kind, payload)
+            try:
+                complete(future, kind, payload)
+            except BaseException:
+                # A callback's SystemExit: `Future` logs an Exception, and lets this pass. Others wait for theirs.
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", future)
             # Nothing of a result may be kept until the next one comes.
             del future, payload
         del ends
