@@ -178,8 +178,9 @@ def die(x: int) -> int:
 
 
 def test_a_worker_that_dies_is_a_crash_and_the_next_call_works() -> None:
-    with pytest.raises(fanmap.WorkerCrashed, match="SIGKILL"):
-        Parallel(2, backend="fanmap")(delayed(die)(x) for x in range(50))
+    with pytest.raises(fanmap.WorkerCrashed, match="SIGKILL") as raised:
+        Parallel(2, backend="fanmap", batch_size=1)(delayed(die)(x) for x in range(50))
+    assert raised.value.call == "die(3)"
     # Another Parallel: one that is used again after an error may give results of the call before, on any backend.
     assert Parallel(2, backend="fanmap")(delayed(square)(x) for x in range(4)) == [0, 1, 4, 9]
 
@@ -246,6 +247,33 @@ def test_inner_max_num_threads_wins_over_the_users_variable_and_the_share_does_n
     assert variables == {"3"} and not limited & shared
     _, variables = workers_of_a_call()
     assert variables == {"5"}
+
+
+def test_a_crash_names_the_calls_of_its_batch_and_functions_of_main_too() -> None:
+    good("""
+        import os, fanmap.joblib
+        from joblib import Parallel, delayed
+        fanmap.joblib.register()
+        def leave(code, *, by="_exit"):
+            getattr(os, by)(code)
+        try:
+            ends = [delayed(leave)(code, by="_exit") for code in (3, 4)]
+            Parallel(2, backend="fanmap", batch_size=2)([*ends, delayed(abs)(5), delayed(abs)(6)])
+        except fanmap.WorkerCrashed as crash:
+            assert crash.call == "leave(3, by='_exit'), leave(4, by='_exit')", crash.call
+        else:
+            raise AssertionError("no crash")
+    """)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("number", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)])
+def test_inner_max_num_threads_is_a_number_above_0(backend: str, number: Any, error: type[Exception]) -> None:
+    with (
+        parallel_config(backend, n_jobs=2, inner_max_num_threads=number),
+        pytest.raises(error, match="inner_max_num_threads"),
+    ):
+        Parallel()(delayed(square)(x) for x in range(4))
 
 
 def test_workers_stay_for_the_next_call_that_wants_as_many() -> None:

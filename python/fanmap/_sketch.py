@@ -47,7 +47,7 @@ def sketch(name: str, arguments: bytes, place: int | None) -> str:
         if place is not None:
             given = given[place]
         args, named = given if how == "k" else (given if how == "*" else (given,), {})
-        text = f"{name}({_list(args, named)})"
+        text = _batch(args) or f"{name}({_list(args, named)})"
     except Exception:
         return f"{name}(...)"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
@@ -57,6 +57,21 @@ def _list(args: Any, named: dict[str, Any]) -> str:
     words = [_repr.repr(one) for one in itertools.islice(args, _LONGEST)]
     words += [f"{name}={_repr.repr(one)}" for name, one in itertools.islice(named.items(), _LONGEST)]
     return ", ".join(words)
+
+
+def _batch(args: Any) -> str:
+    """The calls of a batch of joblib's, if that is what was sent; else nothing."""
+    if len(args) != 1 or type(args[0]).__name__ != "BatchedCalls":
+        return ""
+    calls = itertools.islice(args[0]._args[0], _LONGEST)
+    return ", ".join(f"{_name(function)}({_list(args, named)})" for function, args, named in calls)
+
+
+def _name(function: Any) -> str:
+    """What a function is called by: that of `__main__` by the name in its code."""
+    if type(function).__name__ == "make_function":
+        return str(function._args[0]._args[_CODE_NAME])
+    return repr(function)
 
 
 class _Named(type):
@@ -107,7 +122,7 @@ class _StandIn(metaclass=_Named):
         if name == "_frombuffer" and len(args) >= 4:  # an array of numpy's
             return f"array(shape={args[2]!r}, dtype={args[1]._args[0]!r})"
         if name == "make_function":  # of `__main__`, from its code
-            return f"<function {args[0]._args[_CODE_NAME]}>"
+            return f"<function {_name(self)}>"
         return f"{name}({_list(args, self._named)})"
 
 

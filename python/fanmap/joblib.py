@@ -207,7 +207,8 @@ class _Backend(ParallelBackendBase):  # type: ignore[misc]
     ) -> int:
         """Called by joblib before a call, or at the beginning of `with Parallel(...)`; returns the number of workers.
 
-        `initializer(*initargs)` is called first in each worker. TypeError for an option that is not known.
+        `initializer(*initargs)` is called first in each worker. TypeError for an option that is not known or of a wrong
+        type, ValueError for less than one inner thread.
         """
         unknown = sorted((options.keys() - _OF_JOBLIB) | (self.backend_kwargs.keys() - {"initializer", "initargs"}))
         if unknown:
@@ -229,6 +230,7 @@ class _Backend(ParallelBackendBase):  # type: ignore[misc]
         self.parallel = parallel
         initializer = initializer or self.backend_kwargs.get("initializer")
         initargs = _check.initializer(initializer, initargs or self.backend_kwargs.get("initargs", ()))
+        _check.positive("inner_max_num_threads", self.inner_max_num_threads)
         self._wish = _Wish(workers, self.inner_max_num_threads, initializer, initargs)
         self._workers = self._begin()
         return workers
