@@ -24,12 +24,14 @@ def test_a_notebooks_functions_run_and_their_output_and_progress_are_in_the_cell
         "_ = os.write(1, b'')\nsum(fanmap.map(abs, range(100), progress='counting', executor='processes'))",
         "def shout(x):\n    os.system('echo shell ' + str(x))\nfanmap.for_each(shout, [1], tag_output=True)",
         "with fanmap.ProcessPoolExecutor(2) as pool:\n    futures = [pool.submit(work, x) for x in range(3)]",
+        "def inverse(x):\n    return 1 / x  # of zero\n\nlist(fanmap.map(inverse, [0], executor='processes'))",
         "fanmap.shutdown()",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.cells[-2].metadata["tags"] = ["raises-exception"]
     # In a loop of its own, which is closed: `execute` would keep one.
     asyncio.run(NotebookClient(notebook, timeout=LIMIT, kernel_name="python3").async_execute())
-    _, first, again, counted, shell, submitted, _ = notebook.cells
+    _, first, again, counted, shell, submitted, failed, _ = notebook.cells
     assert first.outputs[-1].data["text/plain"] == "[0, 2, 4, 6]"
     assert sorted(text(first).splitlines()) == [f"working on {x}" for x in range(4)]
     assert again.outputs[-1].data["text/plain"] == "[1, 4]"
@@ -38,6 +40,9 @@ def test_a_notebooks_functions_run_and_their_output_and_progress_are_in_the_cell
     assert "counting: 100%" in text(counted, "stderr")
     assert text(shell).splitlines()[0].endswith("] shell 1")
     assert sorted(text(submitted).splitlines()) == [f"working on {x}" for x in range(3)]
+    # What the worker sends as text has the cell's line, though there is no file to read it from.
+    shown = "\n".join(failed.outputs[-1].traceback)
+    assert ", line 2, in inverse\n    return 1 / x  # of zero\nZeroDivisionError" in shown, shown
 
 
 async def _interrupted() -> None:

@@ -6,7 +6,8 @@ Where a pickle cannot be made, or cannot be loaded, a `RemoteError` stands in fo
 message and its notes.
 
 The traceback travels as text. At the parent it is the exception's `__cause__`, as with the standard library, but the
-original cause is not lost: it is the cause of that.
+original cause is not lost: it is the cause of that. Lines of source that a worker cannot read, those of a notebook's
+cells, the parent adds.
 """
 
 from __future__ import annotations
@@ -155,8 +156,25 @@ def decode_exception(data: bytes) -> BaseException:
         exc.__cause__ = None if link["cause"] is None else chain[link["cause"]]
         exc.__context__ = None if link["context"] is None else chain[link["context"]]
         exc.__suppress_context__ = link["suppress"]
-    _set_cause(chain[0], remote_traceback(text))
+    _set_cause(chain[0], remote_traceback(_with_source(text)))
     return chain[0]
+
+
+def _with_source(text: str) -> str:
+    """A worker's traceback, with the lines that only this process knows: of cells, of what was typed at a prompt."""
+    import linecache
+    import re
+
+    def shown(place: re.Match[str]) -> str:
+        whole, margin, file, number = place[0], place[1], place[2], int(place[3])
+        # Code made by exec has this name too, in a worker, and `-c` has it here.
+        line = "" if file == "<string>" else linecache.getline(file, number).strip()
+        return f"{whole}{margin}  {line}\n" if line else whole
+
+    try:
+        return re.sub(r'^([ |]+)File "(.+)", line (\d+), in .*\n(?!\1  )', shown, text, flags=re.MULTILINE)
+    except Exception:  # of a loader that is asked for the source
+        return text
 
 
 def summary(data: bytes) -> str:
