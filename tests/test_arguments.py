@@ -81,6 +81,8 @@ def test_map_refuses() -> None:
         fanmap.map(abs, 3, executor="processes")  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="unknown executor 'green'"):
         fanmap.map(abs, [1], executor="green")
+    with pytest.raises(ValueError, match=r"unknown executor 'ray': .* such as fanmap.ray.RayExecutor\(\)"):
+        fanmap.map(abs, [1], executor="ray")
     with pytest.raises(TypeError, match="executor must be"):
         fanmap.map(abs, [1], executor=object())  # type: ignore[call-overload]
     for executor, what in ((None, "not NoneType"), (THREADS, "not the class ThreadPoolExecutor")):

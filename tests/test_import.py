@@ -71,6 +71,19 @@ def test_every_public_name_resolves_and_is_listed() -> None:
         assert name in dir(fanmap)
 
 
+def test_a_module_that_is_not_imported_yet_says_how_it_is() -> None:
+    good("""
+        import fanmap
+        for name, hint in (("joblib", True), ("ray", True), ("dask", True), ("mapp", False)):
+            try:
+                getattr(fanmap, name)
+            except AttributeError as error:
+                assert (f"import fanmap.{name}" in str(error)) == hint, error
+            else:
+                raise AssertionError(name)
+    """)
+
+
 def test_a_sub_interpreter_is_told_that_it_cannot_have_it() -> None:
     good("""
         code = (

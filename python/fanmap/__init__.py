@@ -132,7 +132,8 @@ def __getattr__(name: str) -> object:
     try:
         where = _WHERE[name]
     except KeyError:
-        raise AttributeError(f"module 'fanmap' has no attribute {name!r}") from None
+        hint = f"; it is to be imported: import fanmap.{name}" if name in ("joblib", "ray", "dask") else ""
+        raise AttributeError(f"module 'fanmap' has no attribute {name!r}{hint}") from None
     import importlib
 
     if "fanmap._native" not in sys.modules and _in_subinterpreter():

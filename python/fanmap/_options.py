@@ -16,6 +16,8 @@ __all__ = ["ExecutorOptions", "OnError", "Options", "ProcessOptions", "Wanted", 
 OnError: TypeAlias = Literal["raise", "return", "skip"]
 
 _NAMES = ("auto", "serial", "threads", "processes")
+# What is no name, but may well be taken for one.
+_CLUSTERS = {"dask": "fanmap.dask.DaskExecutor()", "ray": "fanmap.ray.RayExecutor()"}
 
 
 class Options(TypedDict, total=False):
@@ -151,7 +153,11 @@ class Wanted(NamedTuple):
         if isinstance(self.executor, str):
             if self.executor not in _NAMES:
                 names = ", ".join(repr(name) for name in _NAMES)
-                raise ValueError(f"unknown executor {self.executor!r}: use {names}, or a concurrent.futures.Executor")
+                example = _CLUSTERS.get(self.executor)
+                such = f", such as {example}" if example else ""
+                raise ValueError(
+                    f"unknown executor {self.executor!r}: use {names}, or a concurrent.futures.Executor{such}"
+                )
             if self.executor == "serial" and (workers is not None or self.initializer is not None):
                 raise ValueError("executor='serial' has no workers, so neither workers= nor initializer= make sense")
         elif not isinstance(self.executor, Executor):
