@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 from pages import ROOT, turned
@@ -37,6 +38,7 @@ def main() -> None:
     else:
         wheel = build()
         run(sys.executable, "-m", "twine", "check", "--strict", *sorted(map(str, DIST.iterdir())))
+    refuse_debug_tables(wheel)
     with tempfile.TemporaryDirectory(prefix="fanmap-wheel-") as folder:
         try_out(wheel, Path(folder))
     print(f"==> {wheel} works")
@@ -65,6 +67,15 @@ def stage(to: Path) -> None:
         shutil.copy(ROOT / name, to / name)
     readme = to / "README.md"
     readme.write_text(turned(readme.read_text(encoding="utf-8"), "README.md"), encoding="utf-8")
+
+
+def refuse_debug_tables(wheel: Path) -> None:
+    """They would be most of what is installed, and nobody needs them there."""
+    with zipfile.ZipFile(wheel) as files:
+        for name in files.namelist():
+            # Ended as the name of a section is: Rust's own library has the word, too.
+            if name.endswith(".so") and b".debug_info\0" in files.read(name):
+                sys.exit(f"wheel: {name} has tables for debuggers; pyproject.toml has maturin strip them")
 
 
 def try_out(wheel: Path, folder: Path) -> None:
