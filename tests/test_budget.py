@@ -200,3 +200,18 @@ def test_without_threadpoolctl_nothing_is_missed() -> None:
             assert pool.submit(abs, -1).result(60) == 1
         assert list(fanmap.map(abs, [-1], executor="threads")) == [1]
     """)
+
+
+def test_a_library_that_refuses_its_limit_is_heard_and_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fanmap import _budget
+
+    class Refuses:
+        ThreadpoolController = type("Controller", (), {"limit": lambda self, limits: 1 // 0})
+
+    with monkeypatch.context() as there:
+        there.setattr(_budget, "threadpoolctl", Refuses)
+        there.setattr(_budget.Quiet, "_loaded", 0)
+        with pytest.raises(ZeroDivisionError):
+            list(fanmap.map(abs, [-1], executor="threads"))
+    monkeypatch.setattr(_budget.Quiet, "_loaded", 0)
+    assert list(fanmap.map(abs, [-1], executor="threads")) == [1]

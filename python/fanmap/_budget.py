@@ -76,13 +76,13 @@ class Quiet:
         if limiter is None:
             return
         with Quiet._lock:
-            self._held = True
-            Quiet._maps += 1
-            if Quiet._maps == 1:
+            if Quiet._maps == 0:
                 if Quiet._loaded != len(sys.modules):
                     # What was imported since may have brought a library with threads.
                     Quiet._controller, Quiet._loaded = limiter.ThreadpoolController(), len(sys.modules)
                 Quiet._limits = _alone(lambda: Quiet._controller.limit(limits=self._cores))
+            Quiet._maps += 1
+            self._held = True
 
     def end(self) -> None:
         if not self._held:
@@ -96,19 +96,28 @@ class Quiet:
 
 
 def _alone(act: Callable[[], Any]) -> Any:
-    """What it returns, called in a thread of its own.
+    """What it returns or raises, called in a thread of its own.
 
     threadpoolctl lets no other thread change OpenBLAS's number while the one that did so is alive, and a map may be
     ended by any thread.
     """
-    returned = []
-    thread = threading.Thread(target=lambda: returned.append(act()))
+    returned, raised = [], []
+
+    def call() -> None:
+        try:
+            returned.append(act())
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call)
     try:
         thread.start()
     except RuntimeError:
         return act()  # the interpreter ends, and has no new threads
     thread.join()
-    return returned[0] if returned else None
+    for error in raised:
+        raise error
+    return returned[0]
 
 
 def _is_decided() -> bool:
