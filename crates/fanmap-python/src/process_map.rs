@@ -19,20 +19,12 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use fanmap::bytes::{self, End, Retries, Sink, Wanted};
 use fanmap::map::Brake;
 use fanmap::map::ordered::{Ordered, Popped};
-use fanmap::map::window::{Window, items_for_encoded, items_together, run_for};
+use fanmap::map::window::{Window, bytes_for, items_for_encoded, items_together, run_for};
 
 use crate::convert::{self, Kind};
 use crate::processes::{self, Function, ProcessPool, Terms, TermsOfTasks};
 use crate::stash::Stash;
 use crate::wait;
-
-/// How many encoded bytes of items and results may be under way at a time, for each worker. Less would make maps over large
-/// arrays wait for each other; more is memory that the user never asked to spend.
-const WORKER_BYTES: usize = 32 << 20;
-
-fn bytes_for(workers: usize) -> usize {
-    workers.saturating_mul(WORKER_BYTES)
-}
 
 /// What became of items.
 enum Put {

@@ -1,5 +1,6 @@
 //! The pool of processes, with real processes.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -46,7 +47,20 @@ fn hoard(bytes: usize) -> u32 {
     std::process::id()
 }
 
-fanmap::register!(square, echo, fail_on_odd, die_on_three, my_pid, wait_for_file, hoard);
+fn zeros(size: usize) -> Buffer<u8> {
+    vec![0; size].into()
+}
+
+fanmap::register!(
+    zeros,
+    square,
+    echo,
+    fail_on_odd,
+    die_on_three,
+    my_pid,
+    wait_for_file,
+    hoard
+);
 
 /// What the workers run: this test binary, with arguments that name this test.
 #[test]
@@ -392,6 +406,25 @@ fn a_long_argument_and_result_pass_whole() {
     let pool = pool(1);
     let long: Vec<u8> = (0..5_000_000u32).map(|k| (k * 7) as u8).collect();
     assert!(pool.submit(echo, long.clone()).unwrap().wait().unwrap() == long);
+    end(&pool);
+}
+
+#[test]
+fn a_map_reads_fewer_items_ahead_that_have_large_results() {
+    let pool = pool(2);
+    let read = Cell::new(0);
+    let sizes = (0..60).map(|_| {
+        read.set(read.get() + 1);
+        8 << 20
+    });
+    let mut taken = 0;
+    for result in pool.map(sizes, zeros).unwrap() {
+        assert_eq!(result.unwrap().len(), 8 << 20);
+        taken += 1;
+        // 64 MiB may be under way.
+        assert!(read.get() - taken <= 8, "{} are read, {taken} were taken", read.get());
+    }
+    assert_eq!(taken, 60);
     end(&pool);
 }
 

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::flow::{GATHER, Results, SMALL};
 use fanmap_shm::event::Wake;
-use window::{Window, items_for};
+use window::{Window, items_for, items_of_size};
 
 #[doc(hidden)]
 pub use crate::brake::Brake;
@@ -52,6 +52,9 @@ pub(crate) trait Feed<T>: Send {
 
     /// What a task has taken lately.
     fn mean_task(&self) -> Option<Duration>;
+
+    /// How many encoded bytes an item and its result have had lately.
+    fn bytes_each(&self) -> usize;
 }
 
 /// The results of a parallel map, in the order of the items, as an iterator of `Result`.
@@ -108,8 +111,9 @@ impl<'f, I: Iterator, R> Map<'f, I, R> {
 
     /// Reads at most `items` ahead of the results handed out.
     ///
-    /// If not given, as many as are 50 ms of work for each worker: at least two for each and one more, at most 32768. Fewer
-    /// than there are workers leaves some of them idle.
+    /// If not given, as many as are 50 ms of work for each worker: at least two for each and one more, at most 32768. Over
+    /// processes also no more than have 32 MiB for each worker, with their results, as the last ones had; but one for each
+    /// and one more. Fewer than there are workers leaves some of them idle.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if `items` is 0.
@@ -187,7 +191,10 @@ impl<'f, I: Iterator, R> Map<'f, I, R> {
         };
         let window = match self.window {
             Some(window) => window,
-            None => Window::of_items(items_for(self.workers, self.feed.mean_task())),
+            None => {
+                let items = items_for(self.workers, self.feed.mean_task());
+                Window::of_items(items_of_size(items, self.workers, self.feed.bytes_each()))
+            }
         };
         let mut outstanding = usize::try_from(self.sent - self.handed_out).unwrap_or(usize::MAX);
         let mut read = false;

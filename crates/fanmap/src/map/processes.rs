@@ -1,6 +1,7 @@
 //! The map over a pool of processes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -44,13 +45,17 @@ impl ProcessPool {
     {
         let function = self.core().function_of(&function)?;
         let results = Arc::new(Results::new());
+        let result_bytes = Arc::new(AtomicUsize::new(0));
         let feed = Sent {
             core: Arc::clone(self.core()),
             sink: Arc::new(Put {
                 terms: Arc::clone(&self.core().terms),
                 results: Arc::clone(&results),
+                bytes: Arc::clone(&result_bytes),
             }),
             function,
+            item_bytes: 0,
+            result_bytes,
         };
         Ok(Map::new(items.into_iter(), Box::new(feed), results, self.max_workers()))
     }
@@ -60,10 +65,18 @@ impl ProcessPool {
 struct Put<R> {
     terms: Arc<Terms>,
     results: Arc<Results<Result<R, Error>>>,
+    /// The encoded size of a result, lately; 0 before the first. Written by the supervisor alone.
+    bytes: Arc<AtomicUsize>,
 }
 
 impl<R: DeserializeOwned + Send> Sink for Put<R> {
     fn finished(&self, first: u64, count: u32, mut end: End) {
+        let size = match &end {
+            End::Outcome(Outcome::Value(message)) => message.size(),
+            _ => 0,
+        };
+        let size = lately(self.bytes.load(Ordering::Relaxed), size);
+        self.bytes.store(size.max(1), Ordering::Relaxed);
         // One by one: runs are of one task here, but what was cancelled or lost may have been several.
         for index in first..first + u64::from(count) {
             let result = decode(&mut end).and_then(Outcome::into_result);
@@ -90,19 +103,34 @@ struct Sent {
     core: Arc<Core>,
     function: Arc<Function>,
     sink: Arc<dyn Sink>,
+    /// The encoded size of an item, and of a result, lately.
+    item_bytes: usize,
+    result_bytes: Arc<AtomicUsize>,
 }
 
 impl<T: Serialize> Feed<T> for Sent {
     fn send(&mut self, item: T, index: u64) -> Result<(), Error> {
         let sink = Arc::clone(&self.sink);
-        self.core
-            .pool
-            .submit_run(&self.function, self.core.encode(&item)?, 1, sink, index)
+        let load = self.core.encode(&item)?;
+        self.item_bytes = lately(self.item_bytes, load.size());
+        self.core.pool.submit_run(&self.function, load, 1, sink, index)
+    }
+
+    fn bytes_each(&self) -> usize {
+        self.item_bytes
+            .saturating_add(self.result_bytes.load(Ordering::Relaxed))
     }
 
     fn mean_task(&self) -> Option<Duration> {
-        self.function.mean_task()
+        // What is read ahead before a result's size is known may be large: so few, as if nothing were known.
+        let known = self.result_bytes.load(Ordering::Relaxed) > 0;
+        self.function.mean_task().filter(|_| known)
     }
+}
+
+/// A mean of sizes in which the last few count most, and a larger one at once: what is read ahead has it soon.
+fn lately(mean: usize, latest: usize) -> usize {
+    latest.max(mean - mean / 8 + latest / 8)
 }
 
 impl Drop for Sent {

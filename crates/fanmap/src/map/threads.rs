@@ -167,6 +167,10 @@ where
         Ok(())
     }
 
+    fn bytes_each(&self) -> usize {
+        0 // nothing is encoded
+    }
+
     fn mean_task(&self) -> Option<Duration> {
         self.crew.items.mean_task()
     }

@@ -109,6 +109,24 @@ pub fn items_for(workers: usize, mean_task: Option<Duration>) -> usize {
     wanted.min(MOST).max(least)
 }
 
+/// How many encoded bytes of items and results may be under way at a time, for each worker. Less would make maps over large
+/// arrays wait for each other; more is memory that the user never asked to spend.
+const WORKER_BYTES: usize = 32 << 20;
+
+/// The same for so many workers.
+#[must_use]
+pub const fn bytes_for(workers: usize) -> usize {
+    workers.saturating_mul(WORKER_BYTES)
+}
+
+/// So many items ahead, but of large ones, which have so many bytes each with their results, no more than may be under way; but
+/// one for each worker, and one that is read, however large.
+#[must_use]
+pub fn items_of_size(items: usize, workers: usize, bytes_each: usize) -> usize {
+    let fit = bytes_for(workers) / bytes_each.max(1);
+    items.min(fit.max(workers.saturating_add(1)))
+}
+
 /// So many items ahead, but as many as keep the workers busy when each takes `together` at a time: one such group for each
 /// worker, and one that is read.
 #[must_use]
@@ -159,6 +177,8 @@ mod tests {
         assert_eq!(run_for(0, Some(Duration::from_secs(1))), 1);
         assert_eq!((run_for(0, None), run_for(80, None)), (1, 10));
         assert_eq!((items_together(9, 2, 1), items_together(9, 2, 100)), (9, 300));
+        let of_size = |bytes| items_of_size(100, 2, bytes);
+        assert_eq!((of_size(0), of_size(8 << 20), of_size(1 << 30)), (100, 8, 3));
     }
 
     #[test]
