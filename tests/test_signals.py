@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from _scripts import HOLD, Ended, Gate, Terminal, ended, good, run, started
+from _scripts import HOLD, Ended, Gate, Terminal, ended, good, started
 
 HEAD = "import fanmap, os, signal, sys\n" + HOLD
 # The ways to wait for work over processes that never ends.
@@ -292,30 +292,3 @@ def test_ctrl_c_on_a_terminal_ends_a_script_with_one_traceback(gate: Gate) -> No
         said = terminal.rest()
     assert said.count("Traceback") == 1 and said.count("KeyboardInterrupt") == 1, said
     assert terminal.program.returncode == -signal.SIGINT
-
-
-@pytest.mark.parametrize("ask", ["list(pool.map(Result, [os.getpid()]))", "pool.submit(Result, os.getpid()).result()"])
-def test_an_exit_by_a_signals_handler_is_no_error_of_the_result_that_is_decoded_meanwhile(ask: str) -> None:
-    result = run(f"""
-import os, signal, sys
-import fanmap
-
-def make(owner):
-    if os.getpid() == owner:
-        os.kill(owner, signal.SIGTERM)
-        return [x for x in range(10)]
-
-class Result:
-    def __init__(self, owner):
-        self.owner = owner
-    def __reduce__(self):
-        return make, (self.owner,)
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
-pool = fanmap.ProcessPoolExecutor(max_workers=1)
-try:
-    {ask}
-except Exception as error:
-    print(error)
-""")
-    assert (result.status, result.out) == (5, ""), result

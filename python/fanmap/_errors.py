@@ -235,13 +235,13 @@ def broken_pool(reason: str, refusal: bytes | None) -> BrokenProcessPool:
 def decoded(kind: int, payload: Any) -> tuple[Any, BaseException | None]:
     """Result and exception of a task over processes that returned or raised.
 
-    KeyboardInterrupt and SystemExit pass: they are those of the thread that asks, where a signal's handler may raise.
+    KeyboardInterrupt passes: it is that of the thread that asks.
     """
     if kind == _outcome.RAISED:
         return None, failure(kind, payload)
     try:
         return decode_result(payload), None
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         return None, detach(undecodable("the task's result", error))
@@ -259,7 +259,7 @@ def complete(future: Future[Any], kind: int, payload: Any) -> None:
     if kind in (_outcome.VALUE, _outcome.RAISED):
         try:
             value, error = decoded(kind, payload)
-        except (KeyboardInterrupt, SystemExit) as own:
+        except KeyboardInterrupt as own:
             # No signal's handler runs in the pool's thread, which is to go on.
             value, error = None, detach(undecodable("the task's result", own))
     else:

@@ -286,8 +286,8 @@ class _ProcessLane:
             if count > 1 and (numbers := _native.unpack_numbers(payload)) is not None:
                 return numbers
             value = self._decode(payload)
-        except (KeyboardInterrupt, SystemExit):
-            raise  # a signal handler's: to take it for the item's would keep a program from ending
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             from ._errors import undecodable
 
