@@ -221,6 +221,17 @@ def test_dasks_executor_will_do() -> None:
     """)
 
 
+# What is tried of each, in a program of its own.
+TRIED = """\
+        for ordered in (True, False):
+            results = fanmap.map(operator.neg, range(20), executor=pool, ordered=ordered)
+            assert sorted(results) == list(range(-19, 1))
+            results = fanmap.map(operator.truediv, [1, 1], [0, 2], executor=pool, ordered=ordered, on_error="return")
+            failed = [result for result in results if isinstance(result, fanmap.Failure)]
+            assert [(one.index, type(one.error)) for one in failed] == [(0, ZeroDivisionError)]
+            with fanmap.map(operator.neg, itertools.count(), executor=pool, ordered=ordered, buffersize=4) as endless:
+                assert sorted(itertools.islice(endless, 8)) == list(range(-7, 1))"""
+
 PARSL = """
 import itertools, operator, os, sys
 import fanmap, parsl
@@ -238,14 +249,7 @@ if __name__ == "__main__":
     )
     config = parsl.Config(executors=[worker], run_dir=sys.argv[1], usage_tracking=0)
     with ParslPoolExecutor(config) as pool:
-        for ordered in (True, False):
-            results = fanmap.map(operator.neg, range(20), executor=pool, ordered=ordered)
-            assert sorted(results) == list(range(-19, 1))
-            results = fanmap.map(operator.truediv, [1, 1], [0, 2], executor=pool, ordered=ordered, on_error="return")
-            failed = [result for result in results if isinstance(result, fanmap.Failure)]
-            assert [(one.index, type(one.error)) for one in failed] == [(0, ZeroDivisionError)]
-            with fanmap.map(operator.neg, itertools.count(), executor=pool, ordered=ordered, buffersize=4) as endless:
-                assert sorted(itertools.islice(endless, 8)) == list(range(-7, 1))
+{TRIED}
         assert list(fanmap.map(root, [4, 9], executor=pool)) == [2, 3]
 """
 
@@ -253,7 +257,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(importlib.util.find_spec("parsl") is None, reason="parsl is not installed: make test-cluster")
 def test_parsls_executor_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "program.py"
-    program.write_text(PARSL)
+    program.write_text(PARSL.replace("{TRIED}", TRIED))
     # It finds its own programs by it.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     ended = run("", str(tmp_path / "parsl"), command=(str(program),))
@@ -267,14 +271,7 @@ from mpi4py.futures import MPIPoolExecutor
 if __name__ == "__main__":
     import fanmap
     with MPIPoolExecutor() as pool:
-        for ordered in (True, False):
-            results = fanmap.map(operator.neg, range(20), executor=pool, ordered=ordered)
-            assert sorted(results) == list(range(-19, 1))
-            results = fanmap.map(operator.truediv, [1, 1], [0, 2], executor=pool, ordered=ordered, on_error="return")
-            failed = [result for result in results if isinstance(result, fanmap.Failure)]
-            assert [(one.index, type(one.error)) for one in failed] == [(0, ZeroDivisionError)]
-            with fanmap.map(operator.neg, itertools.count(), executor=pool, ordered=ordered, buffersize=4) as endless:
-                assert sorted(itertools.islice(endless, 8)) == list(range(-7, 1))
+{TRIED}
         assert fanmap.reduce(operator.add, range(9), executor=pool) == 36
     print("well")
 """
@@ -283,7 +280,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed: make test-cluster")
 def test_mpi4pys_executor_will_do(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(MPI)
+    program.write_text(MPI.replace("{TRIED}", TRIED))
     # That of the environment, with which mpi4py goes.
     mpiexec = Path(sys.executable).parent / "mpiexec"
     command = [mpiexec, "-n", "2", sys.executable, "-m", "mpi4py.futures", program]

@@ -47,7 +47,7 @@ WAYS = {
 
 
 def asleep(program: subprocess.Popen[str]) -> None:
-    """Returns once the program's main thread waits for something."""
+    """Returns once the program's main thread waits for something: there is no event for it, so it is looked at."""
     status = Path(f"/proc/{program.pid}/task/{program.pid}/stat")
     end = time.monotonic() + LIMIT
     while status.read_text().rpartition(")")[2].split()[0] != "S":

@@ -96,8 +96,6 @@ pub(super) struct Seat {
     leaves_since: Option<Instant>,
     /// It has been made to go on since then.
     urged: bool,
-    /// When something is to be done about it, if it has not ended by then.
-    pub(super) leave_by: Option<Instant>,
     /// It is to be killed, as soon as its process is known.
     doomed: bool,
     /// The template was asked to kill it.
@@ -155,7 +153,6 @@ impl Seat {
             gone: false,
             leaves_since: None,
             urged: false,
-            leave_by: None,
             doomed: false,
             handed_over: false,
             corrupt: false,
@@ -312,8 +309,14 @@ impl Seat {
             self.urged = true;
             self.resume();
         }
+    }
+
+    /// When a worker that has nothing left to do but end is to be hurried, if it has not ended by then.
+    pub(super) fn leave_by(&self, time: Option<Duration>) -> Option<Instant> {
+        let since = self.leaves_since.filter(|_| !self.doomed)?;
+        let kill = time.and_then(|time| since.checked_add(time));
         let urge = (!self.urged).then(|| since + URGE_AFTER);
-        self.leave_by = kill.into_iter().chain(urge).min();
+        kill.into_iter().chain(urge).min()
     }
 
     /// Tells the worker that functions will not be called again.
@@ -346,7 +349,6 @@ impl Seat {
     pub(super) fn kill(&mut self) {
         self.stage = Stage::Leaving;
         self.doomed = true;
-        self.leave_by = None;
         if let Some(process) = &self.process {
             process.kill();
         }

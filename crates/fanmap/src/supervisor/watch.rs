@@ -333,7 +333,8 @@ impl Supervisor {
         } else {
             None
         };
-        let leaving = state.seats.iter().filter_map(|seat| seat.leave_by);
+        let time = self.shared.config.exit_time;
+        let leaving = state.seats.iter().filter_map(|seat| seat.leave_by(time));
         let limits = state.seats.iter().filter_map(Seat::deadline);
         let rested = state.resting.keys().next().map(|(until, _)| *until);
         let others = [deadline, self.cool_deadline(&state), nap, rested, state.starts_again()];
