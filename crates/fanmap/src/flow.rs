@@ -39,10 +39,10 @@ const LONGEST_RUN: usize = 512;
 
 /// How long a consumer waits for more than one result, where tasks are small. Less, and its wake-ups take a core from the helpers
 /// for some 30 us each, which shows; more, and people see results late.
-pub(crate) const GATHER: Duration = Duration::from_millis(3);
+pub(crate) const GATHER: Duration = Duration::from_millis(5);
 
 /// Tasks that take less are small. Those of more are so few in the time that waiting for several would save little.
-pub(crate) const SMALL: Duration = Duration::from_micros(500);
+pub(crate) const SMALL: Duration = Duration::from_millis(2);
 
 /// How many results the consumer takes out together, if they were put in by less. Fewer, and it meets those who put in one by one
 /// at each; more, and they are moved once more for nothing.
