@@ -6,10 +6,11 @@ leg before finishes there, and is handed out first; nothing runs twice. The legs
 1. *Alone*: an item at a time, in the calling thread; or, with an option that rules that out, in one thread of a pool.
    Each is timed, until it is known to be tiny or the calling thread is chosen: then the map runs as a plain one for
    some milliseconds, without a look at the clocks, before the next item is timed (`Stash` in the binding). Worker
-   processes that will pay are started meanwhile, and the items go on here until the first of them is there.
+   processes that will pay are started meanwhile, and short items go on here until the first of them is there.
    The very first item goes past the lane where it can (`first`): if it is tiny, a short map needs no leg at all.
 2. *Trial*: two threads of a pool. If they are no faster than one, the way goes back to the first leg or on.
-3. *Parallel*: threads or processes. Of work that waits, the threads become more while that brings more results. If it
+3. *Parallel*: threads or processes. Items that are sent before the first worker process is there are done here as long
+   as there is none (`_ahead`). Of work that waits, the threads become more while that brings more results. If it
    turns out slower than the calling thread would be (`_was_wrong`), the way is decided anew: once.
 
 What was measured is kept for the next map of the same function, which starts with it; but not if a first item tells as
@@ -28,6 +29,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from . import _choice, _default, _measure, _native, _outcome
+from ._ahead import AheadLane
 from ._budget import Quiet
 from ._choice import Choice, Measured, Way
 from ._gauge import Gauge
@@ -48,6 +50,13 @@ _AHEAD = 5e-4
 
 # Items that take longer, in seconds, go to workers that are still to start.
 _NO_WAIT = 0.05
+
+# Items that take longer, in seconds, are sent ahead of the first worker, though many will be done here. Less, and
+# sending them is felt; more, and workers that come while the calling thread is at a slow item have nothing to do.
+_AHEAD_OF_WORKERS = 2e-4
+
+# For which encoding is no larger part than this. Less, and they come to nothing; more, and it is felt.
+_CHEAP = 0.1
 
 # How long a way is gone, in seconds of waiting for it, before it is judged. Less, and the start is judged; more, and a
 # wrong way is gone for long.
@@ -125,6 +134,11 @@ class AutoLane:
             return leg.lane.room() and self._run()
         if self.trial is not None:
             self._end_trial(self.trial)
+        elif isinstance(leg.lane, AheadLane) and leg.lane.is_broken:
+            # No process can be started: nothing to keep in mind, but for this map.
+            self._lasts = False
+            self._gauge.learn(refusal="worker processes cannot be started")
+            self._go(self._decide())
         elif self._changes == 0 and leg.spent > _JUDGED and self._was_wrong(leg):
             self._changes = 1
             choice = self._decide()
@@ -259,7 +273,7 @@ class AutoLane:
         clocks = _measure.Clocks()
         result = self._fn(*item) if self._flow.star else self._fn(item)
         self._gauge.did(*clocks.read())
-        self._consider(lambda: _measure.sending(self._fn, item, result))
+        self._consider(lambda: _measure.sending(item, result))
         return result
 
     def counted(self, count: int) -> None:
@@ -290,14 +304,14 @@ class AutoLane:
         self._gauge.note(*clocks.read())
         came = leg.lane.last() if isinstance(leg.lane, HereLane) else None
         result = came[1] if came is not None and came[0] == _outcome.VALUE else None
-        self._consider(lambda: _measure.sending(self._fn, last[0], result))
+        self._consider(lambda: _measure.sending(last[0], result))
 
     def _look_at(self, timed: _measure.Timed) -> None:
         """After an item in the one thread."""
         item, self._item = self._item, None
         if timed.took:
             self._gauge.note(*timed.took.pop()[:2])
-            self._consider(lambda: _measure.sending(self._fn, item, None))
+            self._consider(lambda: _measure.sending(item, None))
 
     def _decide(self) -> Choice:
         return self._gauge.decide(warm=self._pools.have_processes())
@@ -307,11 +321,12 @@ class AutoLane:
         gauge = self._gauge
         if self._closed or not gauge.is_worth_a_thought():
             return
-        choice = self._decide()
         if gauge.wants_sending():
             found = sending()
             gauge.learn(copy=found.seconds, bytes=found.bytes, refusal=found.refusal)
-            choice = self._decide()
+        if gauge.wants_refusal(for_an_account=not self._lasts):
+            gauge.ask()
+        choice = self._decide()
         if not self._lasts:
             return
         if _choice.worth_trying(self.seen):
@@ -323,9 +338,19 @@ class AutoLane:
         """From the calling thread, if another way was chosen and is there."""
         if choice.way == "serial":
             return
-        if choice.way == "processes" and self._pools.are_starting() and self.seen.wall < _NO_WAIT:
+        if self._is_early(choice) and self._pools.are_starting():
             return  # it goes on here until the first of them is there
         self._go(choice)
+
+    def _is_early(self, choice: Choice) -> bool:
+        """Whether nothing is to be sent to processes before one is there."""
+        return choice.way == "processes" and self.seen.wall < _NO_WAIT and not self._goes_ahead()
+
+    def _goes_ahead(self) -> bool:
+        """Whether items are sent ahead of the first worker, and done here until it is there."""
+        seen = self.seen
+        is_cheap = (seen.copy or 0.0) < _CHEAP * seen.wall
+        return not seen.not_here and _AHEAD_OF_WORKERS < seen.wall < _NO_WAIT and is_cheap
 
     def _tried_together(self) -> int:
         """How many items are under way in a trial: as many as keep two threads busy."""
@@ -337,8 +362,7 @@ class AutoLane:
             return
         choice = self._end(trial)
         self._start_if_worth_it()
-        cold = choice.way == "processes" and not self._pools.have_processes()
-        if choice.way == "serial" or (cold and self.seen.wall < _NO_WAIT):
+        if choice.way == "serial" or (self._is_early(choice) and not self._pools.have_processes()):
             self._open_alone()
         else:
             self._go(choice)
@@ -403,14 +427,17 @@ class AutoLane:
         elif choice.way == "processes":
             pool = self._pools["processes"]
             try:
-                lane = lane_over_processes(pool, self._fn, self._flow, gives_back=not self.seen.not_here)
+                lane = lane_over_processes(
+                    pool, self._fn, self._flow, gives_back=not self.seen.not_here, expected=self.seen.wall
+                )
             except RuntimeError:
                 raise  # the pool's
             except Exception as error:
                 # What it refers to has changed since it was looked at.
                 self._gauge.learn(refusal=_measure.said(error))
                 return self._go(self._decide())
-            self._open(lane, "processes")
+            ahead = AheadLane(lane, self._fn, self._flow.star, self._gauge.note) if self._goes_ahead() else lane
+            self._open(ahead, "processes")
         else:
             waits = _choice.is_waiting(self.seen)
             self._growing = waits and choice.workers > _FIRST_THREADS
@@ -460,8 +487,9 @@ class AutoLane:
 
     def _take(self, leg: _Leg, came: Came) -> Came:
         kind, payload, index, count = came
-        if not leg.taken:
+        if not leg.taken or (isinstance(leg.lane, AheadLane) and not leg.lane.has_worker):
             # Workers had to start, perhaps; from here on it counts.
+            leg.taken = 0
             leg.spent = leg.sending = 0.0
             leg.busy = leg.lane.spent()[0]
             leg.first = count

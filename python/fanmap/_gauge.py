@@ -54,6 +54,8 @@ class Gauge:
         # Seconds for an item when the map last was a plain one, with what the consumer took.
         self._plain_each = 0.0
         self._plain_cpu = 0.0
+        # Whether it was looked at if the function can be sent.
+        self._asked = False
         self._known = _measure.recall(fn) if recalls else None
         # Whether the function was measured before.
         self.is_known = self._known is not None
@@ -176,6 +178,17 @@ class Gauge:
     def wants_sending(self) -> bool:
         """Whether it matters what sending would cost, and nobody has looked."""
         return self.seen.copy is None and not self.seen.refusal and not _choice.is_waiting(self.seen)
+
+    def wants_refusal(self, *, for_an_account: bool) -> bool:
+        """Whether it matters if the function can be sent, and nobody has looked."""
+        if self._asked or self.seen.refusal:
+            return False
+        return for_an_account or _choice.decide(self.seen._replace(start=0.0)).way == "processes"
+
+    def ask(self) -> None:
+        """Look whether the function can be sent."""
+        self._asked = True
+        self.learn(refusal=_measure.refusal(self._fn))
 
     def decide(self, *, warm: bool) -> Choice:
         """The way for what is left; `warm` if worker processes are there."""

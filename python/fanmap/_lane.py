@@ -33,6 +33,7 @@ __all__ = [
     "NotSent",
     "Objects",
     "Plain",
+    "ProcessLane",
     "first_of",
     "lane_over_processes",
     "lane_over_threads",
@@ -157,9 +158,17 @@ class NotSent(Exception):
 
 
 def lane_over_processes(
-    executor: ProcessPoolExecutor, fn: Callable[..., Any], flow: Flow, *, gives_back: bool = False
-) -> Lane:
-    """A lane to an executor's processes. What cannot be encoded fails, or (`gives_back`) is given back as `NotSent`."""
+    executor: ProcessPoolExecutor,
+    fn: Callable[..., Any],
+    flow: Flow,
+    *,
+    gives_back: bool = False,
+    expected: float | None = None,
+) -> ProcessLane:
+    """A lane to an executor's processes. What cannot be encoded fails, or (`gives_back`) is given back as `NotSent`.
+
+    An item is `expected` to take so many seconds, as long as no worker has told.
+    """
     terms = executor._terms.replaced(flow.time_limit, flow.retry)
     function, speaks = executor._function(
         fn,
@@ -170,9 +179,9 @@ def lane_over_processes(
     )
     # Tasks under way hold the engine, so that at exit there is something to finish even if all else was dropped.
     pool, keeper = executor._native_pool(), executor._engine
-    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native)
+    run = _native.ProcessRun(pool, function, flow.window, keeper, flow.together, flow.ordered, terms.native, expected)
     flush = keeper.flush_output if speaks else None
-    return _ProcessLane(run, executor, executor._encoder, flush, gives_back)
+    return ProcessLane(run, executor, executor._encoder, flush, gives_back)
 
 
 class _ThreadLane:
@@ -225,7 +234,9 @@ class _ThreadLane:
                 raise
 
 
-class _ProcessLane:
+class ProcessLane:
+    """A lane to processes: see `lane_over_processes`."""
+
     def __init__(
         self,
         run: _native.ProcessRun,
@@ -247,6 +258,10 @@ class _ProcessLane:
         self.wait = run.pop if flush is None else _after_output(run.pop, flush)
         self.outstanding = run.outstanding
         self.spent = run.spent
+        # For who does an item that waits for the first worker, in the calling thread.
+        self.reclaim = run.reclaim
+        self.put_here = run.put_here
+        self.put_failed_here = run.put_failed_here
 
     def send(self, items: list[Any], index: int) -> None:
         if len(items) > 1:
@@ -282,6 +297,8 @@ class _ProcessLane:
         self._executor = None
 
     def values(self, payload: Any, index: int, count: int) -> list[Any]:
+        if type(payload) is list:
+            return payload  # it was done in the calling thread
         try:
             if count > 1 and (numbers := _native.unpack_numbers(payload)) is not None:
                 return numbers

@@ -21,7 +21,7 @@ from ._fixed import Fixed
 if TYPE_CHECKING:
     from pickle import PickleBuffer
 
-__all__ = ["Clocks", "Computing", "Sending", "Timed", "is_locked", "keep", "recall", "said", "sending"]
+__all__ = ["Clocks", "Computing", "Sending", "Timed", "is_locked", "keep", "recall", "refusal", "said", "sending"]
 
 # Seconds for a byte that is copied into shared memory and out of it.
 _BYTE = 0.3e-9
@@ -114,12 +114,11 @@ class Sending(NamedTuple):
     refusal: str = ""
 
 
-def sending(fn: Callable[..., Any], item: Any, result: Any) -> Sending:
+def sending(item: Any, result: Any) -> Sending:
     """Encode them once, as they would be sent."""
     encoder = _codec.Encoder()
+    seconds, size = 0.0, 0
     try:
-        encoder.encode_function(fn, [])
-        seconds, size = 0.0, 0
         for value, what in ((item, "an item"), (result, "a result")):
             if value is None:
                 continue
@@ -137,6 +136,15 @@ def sending(fn: Callable[..., Any], item: Any, result: Any) -> Sending:
     except Exception as error:
         return Sending(refusal=said(error))
     return Sending(seconds, size)
+
+
+def refusal(fn: Callable[..., Any]) -> str:
+    """Why a function cannot be sent; nothing if it can. One that travels by value takes some milliseconds at first."""
+    try:
+        _codec.Encoder().encode_function(fn, [])
+    except Exception as error:
+        return said(error)
+    return ""
 
 
 def said(error: Exception) -> str:

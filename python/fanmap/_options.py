@@ -131,7 +131,7 @@ class Wanted(NamedTuple):
 
     def checked(self) -> Wanted:
         """The same with every value in its final form; an error if one is of no use, or two exclude each other."""
-        if all(map(is_, self, _NOTHING)):
+        if self.executor == "auto" and all(map(is_, self[1:], _NOTHING)):
             return self  # as most maps are, and short ones would feel the rest
         workers = _check.map_workers(self.workers)
         _check.positive("buffersize", self.buffersize)
@@ -194,8 +194,8 @@ class Wanted(NamedTuple):
         )
 
 
-# What is asked for where no option is given.
-_NOTHING = Wanted()
+# What is asked for, beside an executor, where no option is given.
+_NOTHING = Wanted()[1:]
 
 
 def sends_copies(executor: str | Executor) -> bool:

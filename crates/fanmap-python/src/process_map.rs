@@ -30,8 +30,10 @@ use crate::wait;
 enum Put {
     /// Their end, and the bytes that it counts for.
     End(End, usize),
-    /// They were not sent.
+    /// They were not sent, or failed in the calling thread.
     Error(PyErr),
+    /// One that was worked on in the calling thread, and what came of it.
+    Here(Py<PyAny>),
 }
 
 struct Shared {
@@ -64,15 +66,18 @@ pub(crate) struct ProcessRun {
     sent: AtomicUsize,
     /// Set by the user, or worked out from the mean time.
     window: Option<Window>,
+    /// What a task is thought to take as long as no worker has told.
+    expected: Option<Duration>,
 }
 
 #[pymethods]
 impl ProcessRun {
     /// A map of `function`. Each task holds `keeper` until it has ended. `window` bounds the items under way; 0 is no bound,
     /// `None` as many as keep the workers busy. At least `together` items go to a worker at a time. Outcomes leave in the
-    /// order of their items, or as they come.
+    /// order of their items, or as they come. `expected` is what a task is thought to take, in seconds.
     #[new]
-    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true, terms=None))]
+    #[pyo3(signature = (pool, function, window, keeper, together=1, ordered=true, terms=None, expected=None))]
+    #[expect(clippy::too_many_arguments, reason = "it has them by name")]
     fn new(
         pool: Py<ProcessPool>,
         function: &Function,
@@ -81,6 +86,7 @@ impl ProcessRun {
         together: u32,
         ordered: bool,
         terms: Option<&Terms>,
+        expected: Option<f64>,
     ) -> Self {
         let workers = pool.get().pool().max_workers();
         let shared = Arc::new(Shared {
@@ -111,12 +117,13 @@ impl ProcessRun {
             shared,
             sent: AtomicUsize::new(0),
             window: window.map(Window::of_user),
+            expected: expected.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         }
     }
 
     /// How many items to read and send next; 0 is none before an outcome was popped.
     fn room(&self) -> usize {
-        let mean = self.function.mean_task();
+        let mean = self.function.mean_task().or(self.expected);
         let together = self.shared.together as usize;
         let window = self.window.unwrap_or_else(|| Window {
             max_items: items_together(items_for_encoded(self.workers, mean), self.workers, together),
@@ -160,6 +167,25 @@ impl ProcessRun {
     /// Puts an error in the place of the next item: one that could not be sent.
     fn push_error(&self, error: Bound<'_, PyAny>) {
         let index = self.shared.results.reserve(1);
+        self.shared.results.put(index, 1, Put::Error(PyErr::from_value(error)));
+    }
+
+    /// Takes back the first item that waits, if no worker is there that could have it: its index. Its outcome is to be told
+    /// by [`put_here`](Self::put_here) or [`put_failed_here`](Self::put_failed_here).
+    fn reclaim(&self) -> Option<u64> {
+        let sink = Arc::clone(&self.sink) as Arc<dyn Sink>;
+        let index = self.pool.get().pool().reclaim(&sink)?;
+        self.sink.answered(index, 1);
+        Some(index)
+    }
+
+    /// What came of an item that was taken back. A list of it is the payload of its outcome.
+    fn put_here(&self, index: u64, value: Bound<'_, PyAny>) {
+        self.shared.results.put(index, 1, Put::Here(value.unbind()));
+    }
+
+    /// What an item failed with that was taken back.
+    fn put_failed_here(&self, index: u64, error: Bound<'_, PyAny>) {
         self.shared.results.put(index, 1, Put::Error(PyErr::from_value(error)));
     }
 
@@ -216,7 +242,7 @@ impl ProcessRun {
         let count = items.end - items.start;
         let (came, size) = match &put {
             Put::End(_, size) => (count as usize, *size),
-            Put::Error(_) => (0, 0),
+            Put::Error(_) | Put::Here(_) => (0, 0),
         };
         self.shared.bytes.fetch_sub(size, Ordering::Relaxed);
         if self.shared.brake.as_ref().is_some_and(|brake| brake.taken(came, size)) {
@@ -225,6 +251,7 @@ impl ProcessRun {
         let (kind, payload) = match put {
             Put::End(end, _) => convert::end(py, end)?,
             Put::Error(error) => (Kind::Raised, error.into_value(py).into_bound(py).into_any()),
+            Put::Here(value) => (Kind::Value, PyList::new(py, [value])?.into_any()),
         };
         (kind as u8, payload, items.start, count).into_pyobject(py)
     }

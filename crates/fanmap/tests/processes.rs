@@ -96,11 +96,14 @@ impl Handler for Deadly {
     }
 }
 
-/// A worker that has done each task when it starts it.
+/// A worker that has done each task when it starts it. It is not ready before it could open the file that it is told of.
 struct Idle;
 
 impl Handler for Idle {
-    fn setup(&mut self, _: Vec<u8>) -> Result<(), Vec<u8>> {
+    fn setup(&mut self, gate: Vec<u8>) -> Result<(), Vec<u8>> {
+        if !gate.is_empty() {
+            std::fs::File::open(String::from_utf8(gate).unwrap()).unwrap();
+        }
         Ok(())
     }
 
@@ -181,6 +184,57 @@ fn what_is_held_back_waits_in_the_queue_and_others_pass_it() {
         pool.close(Pending::Finish);
         assert_eq!(pool.join(None), Joined::All);
     }
+}
+
+#[test]
+fn tasks_can_be_taken_back_one_by_one_until_the_first_worker_is_ready() {
+    let gate = Gate::new("reclaim");
+    let config = ProcessConfig {
+        workers: 1,
+        ..Default::default()
+    };
+    let pool = fanmap::bytes::Pool::new(config, worker_with("FANMAP_TEST_IDLE")).unwrap();
+    pool.set_setup(gate.path().into_bytes(), Vec::new()).unwrap();
+    let function = pool.function("f", Vec::new()).unwrap();
+    let (told, heard) = mpsc::channel();
+    let sink = |told: &mpsc::Sender<u64>| -> std::sync::Arc<dyn Sink> {
+        std::sync::Arc::new(Holds {
+            needed: 0,
+            holds: false.into(),
+            told: told.clone(),
+        })
+    };
+    let (ours, others) = (sink(&told), sink(&told));
+    pool.submit_run(&function, Vec::new(), 1, others, 9).unwrap();
+    pool.submit_run(&function, Vec::new(), 3, ours.clone(), 0).unwrap();
+    pool.submit_run(&function, Vec::new(), 1, ours.clone(), 3).unwrap();
+    assert_eq!((pool.reclaim(&ours), pool.reclaim(&ours)), (Some(0), Some(1)));
+    assert!(heard.try_recv().is_err(), "nobody is told of those");
+    gate.open();
+    let done: Vec<u64> = (0..3).map(|_| heard.recv().unwrap()).collect();
+    assert_eq!(done, [9, 2, 3]);
+    pool.submit_run(&function, Vec::new(), 1, ours.clone(), 4).unwrap();
+    assert_eq!(pool.reclaim(&ours), None, "a worker is there");
+    assert_eq!(heard.recv().unwrap(), 4);
+    pool.close(Pending::Finish);
+    assert_eq!(pool.join(None), Joined::All);
+}
+
+#[test]
+fn a_pool_that_closes_ends_though_its_last_task_is_taken_back() {
+    let config = ProcessConfig {
+        workers: 1,
+        ..Default::default()
+    };
+    let gate = Gate::new("reclaim-last");
+    let pool = fanmap::bytes::Pool::new(config, worker_with("FANMAP_TEST_IDLE")).unwrap();
+    pool.set_setup(gate.path().into_bytes(), Vec::new()).unwrap();
+    let function = pool.function("f", Vec::new()).unwrap();
+    let sink: std::sync::Arc<dyn Sink> = std::sync::Arc::new(Tell(mpsc::channel().0));
+    pool.submit_run(&function, Vec::new(), 1, sink.clone(), 0).unwrap();
+    pool.close(Pending::Finish);
+    assert_eq!(pool.reclaim(&sink), Some(0));
+    assert_eq!(pool.join(None), Joined::All);
 }
 
 /// Tells a test how its one task ended.

@@ -209,6 +209,19 @@ impl Pool {
         self.settle(state);
     }
 
+    /// Takes the first task with this sink that waits in the queue away from the pool, as long as no worker is there that
+    /// could have it: for who would rather do it than wait for the first worker. Its key; its sink is told nothing of it.
+    #[must_use]
+    pub fn reclaim(&self, sink: &Arc<dyn Sink>) -> Option<u64> {
+        let mut state = self.shared.lock().ok()?;
+        let key = state.reclaim(sink)?;
+        if matches!(state.phase, Phase::Closing) {
+            // It may have been the last that the pool waited for.
+            self.shared.bell.ring();
+        }
+        Some(key)
+    }
+
     /// Sends on what a sink held back ([`Sink::holds`]) and does no more.
     pub fn resume(&self) {
         self.shared.bell.ring();

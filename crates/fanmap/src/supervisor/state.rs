@@ -607,6 +607,25 @@ impl State {
         }
     }
 
+    /// Takes the first queued task with this sink out, unless a worker is there that could have it: then nobody does it
+    /// but who asks, and its sink is told nothing. Its key.
+    pub(super) fn reclaim(&mut self, sink: &Arc<dyn Sink>) -> Option<u64> {
+        if self.seats.iter().any(|seat| seat.stage == Stage::Ready) {
+            return None;
+        }
+        let waits = |job: &Arc<Job>| same_sink(&job.sink, sink) && !job.has_ended();
+        let at = self.queue.iter().position(waits)?;
+        let job = Arc::clone(&self.queue[at]);
+        if job.count() > 1 {
+            let id = self.next_id();
+            self.queue[at] = job.cut(id, 1..job.count());
+        } else {
+            self.queue.remove(at);
+        }
+        job.move_to(Place::Ended);
+        Some(job.key)
+    }
+
     /// Cancels one task: true if it will never run, or never again.
     pub(super) fn cancel(&mut self, job: &Arc<Job>) -> bool {
         match job.move_to(Place::Cancelled) {
