@@ -9,12 +9,14 @@ import functools
 import gc
 import hashlib
 import itertools
+import operator
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -517,3 +519,64 @@ def test_with_a_quota_of_one_core_the_sizes_follow(one_core_of_quota: str) -> No
         [sys.executable, "-c", move + sizes()], capture_output=True, text=True, timeout=LIMIT, check=True
     )
     assert out.stdout.split() == ["1", "serial", "1", "threads", "1"]
+
+
+@pytest.mark.parametrize("executor", ["auto", "serial"])
+def test_a_map_that_ends_as_a_plain_one_tells_of_itself_and_keeps_nothing(executor: str) -> None:
+    class Input:
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.items)
+
+        def __init__(self) -> None:
+            self.items = [1, 2, 3]
+
+    source = Input()
+    gone = weakref.ref(source)
+
+    def over(source: Input) -> Iterator[int]:
+        yield from source
+
+    results = fanmap.map(abs, over(source), executor=executor)
+    del source
+    assert results.stats.wall == 0
+    assert next(results) == 1
+    before = results.stats
+    assert (before.read, before.done) == (1, 1) and before.wall > 0
+    assert list(results) == [2, 3]
+    stats = results.stats
+    assert (stats.read, stats.done, stats.failed, stats.way, stats.workers) == (3, 3, 0, "serial", 1)
+    assert stats == results.stats, "it has ended, and stays so"
+    assert stats.busy == stats.alone and before.wall < stats.wall
+    assert 0 < stats.busy <= stats.wall
+    gc.collect()
+    assert gone() is None
+    results.close()
+    assert list(results) == [] and operator.length_hint(results) == 0
+
+
+def test_another_thread_cannot_get_between_the_first_item_and_the_rest() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def first(x: int) -> int:
+        if x == 0:
+            running.set()
+            assert release.wait(LIMIT)
+        return x
+
+    results = fanmap.map(first, range(5))
+    came: list[int] = []
+    thread = threading.Thread(target=lambda: came.append(next(results)))
+    thread.start()
+    assert running.wait(LIMIT)
+    with pytest.raises(ValueError, match="already being asked for"):
+        next(results)
+    assert results.stats.done == 0
+    release.set()
+    thread.join()
+    assert came + list(results) == [0, 1, 2, 3, 4]
+
+
+def test_a_map_that_is_closed_during_its_first_item_gives_nothing() -> None:
+    results: Any = fanmap.map(lambda x: results.close(), range(5))
+    assert list(results) == []
+    assert results.stats.way == "serial"

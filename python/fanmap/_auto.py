@@ -7,7 +7,7 @@ leg before finishes there, and is handed out first; nothing runs twice. The legs
    Each is timed, until it is known to be tiny or the calling thread is chosen: then the map runs as a plain one for
    some milliseconds, without a look at the clocks, before the next item is timed (`Stash` in the binding). Worker
    processes that will pay are started meanwhile, and short items go on here until the first of them is there.
-   The very first item goes past the lane where it can (`first`): if it is tiny, a short map needs no leg at all.
+   The very first item goes past the lane where it can (`begins`): if it is tiny, a short map needs no leg at all.
 2. *Trial*: two threads of a pool. If they are no faster than one, the way goes back to the first leg or on.
 3. *Parallel*: threads or processes. Items that are sent before the first worker process is there are done here as long
    as there is none (`_ahead`). Of work that waits, the threads become more while that brings more results. If it
@@ -23,8 +23,8 @@ after it has put it into the row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import math
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from . import _choice, _default, _measure, _native, _outcome
 from ._ahead import AheadLane
 from ._budget import Quiet
 from ._choice import Choice, Measured, Way
-from ._gauge import Gauge
+from ._gauge import TINY, Gauge
 from ._lane import HereLane, NotSent, lane_over_processes, lane_over_threads
 from ._result import Goes
 
@@ -89,6 +89,21 @@ class _Leg:
 class AutoLane:
     """See the module."""
 
+    # How it stands at first. Set here, since short maps feel each attribute.
+    _closed = False
+    _changes = 0
+    trial: _measure.Timed | None = None
+    _quiet: Quiet | None = None
+    _threads = 0
+    _growing = False
+    # What the items compute, over threads.
+    _computing: _measure.Computing | None = None
+    # Where the calling thread is ruled out: what times the items in the one thread, and the item that is there.
+    _alone: _measure.Timed | None = None
+    _item: Any = None
+    # Of legs that were left: seconds, and bytes sent and received.
+    _gone = (0.0, 0, 0)
+
     def __init__(
         self, fn: Callable[..., Any], flow: Flow, length: int, workers: int | None, not_here: str, *, lasts: bool = True
     ) -> None:
@@ -96,20 +111,7 @@ class AutoLane:
         self._flow = flow
         # Whether the choice is to be kept, and workers may be started.
         self._lasts = lasts
-        self._closed = False
-        self._changes = 0
-        self.trial: _measure.Timed | None = None
         self._pools = _default.Pools(workers)
-        self._quiet: Quiet | None = None
-        self._threads = 0
-        self._growing = False
-        # What the items compute, over threads.
-        self._computing: _measure.Computing | None = None
-        # Where the calling thread is ruled out: what times the items in the one thread, and the item that is there.
-        self._alone: _measure.Timed | None = None
-        self._item: Any = None
-        # Of legs that were left: seconds, and bytes sent and received.
-        self._gone = (0.0, 0, 0)
         self._legs: list[_Leg] = []
         self._gauge = Gauge(fn, length, workers, not_here, recalls=lasts)
         if self._gauge.is_known and self._gauge.is_worth_a_thought():
@@ -262,19 +264,24 @@ class AutoLane:
         gauge.begin_plain()
         return _PLAIN
 
-    def first(self, source: Iterator[Any]) -> Callable[[], Any] | None:
-        """What gives the first result of a map over these items, before which nobody can tell if it may be plain."""
-        if self._gauge.is_known or self._gauge.not_here:
+    def begins(self) -> tuple[float, float] | None:
+        """How a map may begin that nobody has asked for anything yet: if its first item takes fewer seconds than the
+        first, it is a plain one for the second of them."""
+        gauge = self._gauge
+        if self._legs or gauge.not_here:
             return None
-        return partial(self._first, source)
+        if not gauge.is_known:
+            return TINY, _PLAIN
+        return (math.inf, _PLAIN) if gauge.may_be_plain() else None
 
-    def _first(self, source: Iterator[Any]) -> Any:
-        item = next(source)
-        clocks = _measure.Clocks()
-        result = self._fn(*item) if self._flow.star else self._fn(item)
-        self._gauge.did(*clocks.read())
+    def did_first(self, wall: float, cpu: float, now: float, thread: float) -> None:
+        """The map began with its first item, and may be a plain one since."""
+        self._gauge.did_first(wall, cpu, now, thread)
+
+    def first_was_slow(self, item: Any, result: Any) -> float:
+        """It was not tiny. For how many seconds the map may be a plain one all the same."""
         self._consider(lambda: _measure.sending(item, result))
-        return result
+        return self.plain_for()
 
     def counted(self, count: int) -> None:
         """So many items were done by a plain map."""

@@ -13,10 +13,10 @@ from . import _choice, _measure
 from ._choice import Choice, Measured
 from ._cores import cpu_count
 
-__all__ = ["Gauge"]
+__all__ = ["TINY", "Gauge"]
 
 # An item that takes less, in seconds, is tiny: timing each would be felt.
-_TINY = 1e-3
+TINY = 1e-3
 
 # Of how many items the time of a plain map tells something.
 _MANY = 10
@@ -32,6 +32,24 @@ _WORTH = 0.005
 class Gauge:
     """See the module."""
 
+    # How it stands at first. Set here, since short maps feel each attribute.
+    # How many items were sent.
+    index = 0
+    choice: Choice | None = None
+    # Sums over the items that were timed: how many, and the seconds. Old ones fade.
+    _timed = 0.0
+    _wall = 0.0
+    _cpu = 0.0
+    # When the map became a plain one, by both clocks, and the seconds that it was one in all.
+    _plain_since = 0.0
+    _plain_began = 0.0
+    plain_time = 0.0
+    # Seconds for an item when the map last was a plain one, with what the consumer took.
+    _plain_each = 0.0
+    _plain_cpu = 0.0
+    # Whether it was looked at if the function can be sent.
+    _asked = False
+
     def __init__(
         self, fn: Callable[..., Any], length: int, workers: int | None, not_here: str, *, recalls: bool
     ) -> None:
@@ -40,22 +58,6 @@ class Gauge:
         self._workers = workers
         # The option that rules out the calling thread.
         self.not_here = not_here
-        # How many items were sent.
-        self.index = 0
-        self.choice: Choice | None = None
-        # Sums over the items that were timed: how many, and the seconds. Old ones fade.
-        self._timed = 0.0
-        self._wall = 0.0
-        self._cpu = 0.0
-        # When the map became a plain one, by both clocks, and the seconds that it was one in all.
-        self._plain_since = 0.0
-        self._plain_began = 0.0
-        self.plain_time = 0.0
-        # Seconds for an item when the map last was a plain one, with what the consumer took.
-        self._plain_each = 0.0
-        self._plain_cpu = 0.0
-        # Whether it was looked at if the function can be sent.
-        self._asked = False
         self._known = _measure.recall(fn) if recalls else None
         # Whether the function was measured before.
         self.is_known = self._known is not None
@@ -95,7 +97,7 @@ class Gauge:
 
     def _tiny(self, wall: float, cpu: float) -> tuple[float, float]:
         """Seconds for an item that was timed: of a tiny one, dearer to time than to do, those that a plain map took."""
-        if wall < _TINY and self._plain_each:
+        if wall < TINY and self._plain_each:
             # What the consumer took is in the plain map's figures.
             computes = cpu > 0.8 * wall
             cpu = min(cpu, self._plain_cpu)
@@ -106,11 +108,13 @@ class Gauge:
         """Those of single items, until now."""
         self._timed = self._wall = self._cpu = 0.0
 
-    def did(self, wall: float, cpu: float) -> None:
-        """The map did its first item, in so many seconds, and may be a plain one."""
-        self.note(wall, cpu)
+    def did_first(self, wall: float, cpu: float, now: float, thread: float) -> None:
+        """The map began with its first item, which took so many seconds, and is a plain one since: by both clocks."""
+        if not self.is_known:
+            self.note(wall, cpu)
         self.plain_time += wall
         self.index = 1
+        self._plain_since, self._plain_began = now, thread
 
     def begin_plain(self) -> None:
         """The map is a plain one from now on."""
@@ -134,7 +138,7 @@ class Gauge:
     @property
     def is_tiny(self) -> bool:
         """Whether items are, as far as they were seen."""
-        return 0 < self._each()[0] < _TINY
+        return 0 < self._each()[0] < TINY
 
     def _each(self) -> tuple[float, float]:
         """Seconds for an item, by both clocks."""
@@ -150,7 +154,7 @@ class Gauge:
     @property
     def was_plain(self) -> bool:
         """Whether the map was a plain one already."""
-        return self._plain_since > 0
+        return self._plain_each > 0
 
     def may_be_plain(self) -> bool:
         """Whether items are tiny; or the calling thread was chosen, and not for want of a better look."""
@@ -173,7 +177,7 @@ class Gauge:
 
     def _is_thin(self) -> bool:
         """Whether too little was seen of tiny items: one call tells of chance and of what the first call does."""
-        return not self.is_known and self._each()[0] < _TINY and not self._plain_each and self._timed < _FEW
+        return not self.is_known and self._each()[0] < TINY and not self._plain_each and self._timed < _FEW
 
     def wants_sending(self) -> bool:
         """Whether it matters what sending would cost, and nobody has looked."""

@@ -21,6 +21,7 @@ from ._retry import Rests, Retry, Trying
 if TYPE_CHECKING:
     from pickle import PickleBuffer
 
+    from ._auto import AutoLane
     from ._codec import Encoder
     from ._processes import ProcessPoolExecutor
     from ._threads import ThreadPoolExecutor
@@ -66,15 +67,16 @@ class Flow(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """The built-in map of the same function over the same items, to which a map in the calling thread may go over."""
+    """How a map in the calling thread begins, and what it may go over to: the built-in map."""
 
-    items: Iterator[Any]
-    # For how many seconds, before the lane is asked again; 0 is not now.
-    seconds: Callable[[], float]
-    # To be told how many items were done so.
-    counted: Callable[[int], None]
-    # What gives the first result, if only that can tell whether the map may be a plain one.
-    first: Callable[[], Any] | None = None
+    lane: HereLane | AutoLane
+    fn: Callable[..., Any]
+    star: bool
+    # The built-in map of the function over the items.
+    results: Iterator[Any]
+    # In seconds: if the first item takes less, the map goes over to that, and for how long.
+    tiny: float
+    time: float
 
 
 class Lane(Protocol):
@@ -415,14 +417,25 @@ class HereLane(Objects):
     def spent(self) -> tuple[float, int, int]:
         return self._busy, 0, 0
 
+    def begins(self) -> tuple[float, float] | None:
+        """A map that is in the calling thread whatever comes is a plain one, if there is nothing else to do."""
+        return None if self._prelude is not None or self._rests is not None else (math.inf, math.inf)
+
     def plain_for(self) -> float:
-        """A map that is in the calling thread whatever comes is a plain one."""
-        if self._prelude is not None or self._rests is not None:
-            return 0.0
-        self._plain_since = monotonic()
+        """It has no end."""
+        return 0.0
+
+    def did_first(self, wall: float, cpu: float, now: float, thread: float) -> None:
+        """The map began with its first item, and is a plain one since."""
+        self._busy += wall
+        self._plain_since = now
+
+    def first_was_slow(self, item: Any, result: Any) -> float:
+        """No item is."""
         return math.inf
 
     def counted(self, count: int) -> None:
+        """So many items were done by a plain map since."""
         self._busy += monotonic() - self._plain_since
 
     def close(self, *, interrupted: bool, kill: bool) -> None:

@@ -17,7 +17,7 @@ from ._failure import Failure
 from ._fixed import Fixed, fix
 from ._foreign import lane_over_any
 from ._lane import Flow, HereLane, Lane, Plain
-from ._options import OnError, Options, Wanted, sends_copies
+from ._options import USUAL, OnError, Options, Wanted, asks_nothing, sends_copies
 from ._progress import Shown
 from ._result import Manner, MapResult
 from ._retry import Retry
@@ -207,8 +207,7 @@ def map(
     _check.function(fn)
     if not iterables:
         raise TypeError("map() must have at least two arguments: a function and something to iterate over")
-    wanted = Wanted(
-        executor,
+    given = (
         workers,
         buffersize,
         ordered,
@@ -225,7 +224,8 @@ def map(
         retries,
         tag_output,
         forward_logging,
-    ).checked()
+    )
+    wanted = USUAL if executor == "auto" and asks_nothing(given) else Wanted(executor, *given).checked()
     if len(iterables) > 1 and not strict and (wanted.executor == "auto" or sends_copies(wanted.executor)):
         # With `strict`, what `repeat` gives counts.
         fn, iterables = fix(fn, iterables)
@@ -240,6 +240,11 @@ def begin(
     kind: Callable[..., MapResult[Any]] = MapResult,
 ) -> MapResult[Any]:
     """A map as it was asked for, and checked. With `star` an item is a tuple of arguments."""
+    if wanted is USUAL and not _default.in_worker():
+        # As below, in fewer steps: a short map feels each.
+        usual = AutoLane(fn, Flow(star, None), source.length, None, "")
+        plain = _plain(usual, fn, source, star)
+        return kind(usual, source, Manner(goes=usual.goes, plain=plain, at_end=usual.dismiss))
     manner = partial(
         Manner,
         on_error=wanted.on_error,
@@ -260,13 +265,11 @@ def begin(
             )
         prelude = None if wanted.initializer is None else partial(wanted.initializer, *wanted.initargs)
         here = HereLane(fn, star, prelude, wanted.retry)
-        plain = Plain(_plain(fn, source.items, star), here.plain_for, here.counted)
-        return kind(here, source, manner(workers=1, way="serial", plain=plain))
+        return kind(here, source, manner(workers=1, way="serial", plain=_plain(here, fn, source, star)))
     if wanted.executor == "auto":
         flow = Flow(star, wanted.buffersize, wanted.chunksize, wanted.ordered, retry=wanted.retry)
         auto = AutoLane(fn, flow, source.length, wanted.workers, wanted.not_here)
-        first = auto.first(source.items)
-        plain = Plain(_plain(fn, source.items, star), auto.plain_for, auto.counted, first)
+        plain = _plain(auto, fn, source, star)
         return kind(auto, source, manner(goes=auto.goes, at_end=auto.dismiss, plain=plain))
     pool: Executor
     end: Callable[[bool], object] | None = None
@@ -296,10 +299,15 @@ def begin(
         raise
 
 
-def _plain(fn: Callable[..., Any], items: Iterator[Any], star: bool) -> Iterator[Any]:
+def _plain(lane: HereLane | AutoLane, fn: Callable[..., Any], source: Source, star: bool) -> Plain | None:
+    begins = lane.begins()
+    if begins is None:
+        return None
     if star:
-        return starmap(fn, items)
-    return fn.over(items) if isinstance(fn, Fixed) else builtins.map(fn, items)
+        results: Iterator[Any] = starmap(fn, source.items)
+    else:
+        results = fn.over(source.items) if isinstance(fn, Fixed) else builtins.map(fn, source.items)
+    return Plain(lane, fn, star, results, *begins)
 
 
 def _lane(pool: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:

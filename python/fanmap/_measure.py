@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import resource
 import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from time import perf_counter, process_time, thread_time
+from time import perf_counter, thread_time
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import ref
@@ -26,38 +25,13 @@ __all__ = ["Clocks", "Computing", "Sending", "Timed", "is_locked", "keep", "reca
 # Seconds for a byte that is copied into shared memory and out of it.
 _BYTE = 0.3e-9
 
-# Seconds that an item must take for a look at what other threads did meanwhile: it takes time itself.
-_LOOK = 1e-3
+# Started before an item is worked on, by the thread that works; tells what passed, and what of processors' time.
+Clocks = _native.Clocks
 
 
 def is_locked() -> bool:
     """Whether one thread at a time runs Python code."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-
-
-class Clocks:
-    """Started before an item is worked on, by the thread that works."""
-
-    def __init__(self) -> None:
-        self._slept = _times_slept()
-        self._process = process_time()
-        self._thread = thread_time()
-        self._began = perf_counter()
-
-    def read(self, *, alone: bool = True) -> tuple[float, float]:
-        """Seconds that have passed, and seconds of processor time for it: in all threads, if it was `alone`."""
-        wall = perf_counter() - self._began
-        cpu = thread_time() - self._thread
-        if _times_slept() == self._slept:
-            # It never gave its core away itself: it waited for others' work to leave the core, if at all.
-            wall = min(wall, cpu) if cpu > 0 else wall
-        process = process_time() - self._process if alone and wall > _LOOK else 0.0
-        # More than one core can do in that time was computed by threads of its own, as those of BLAS.
-        return wall, process if process > 1.3 * wall else min(cpu, wall)
-
-
-def _times_slept() -> int:
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
 
 class Computing:

@@ -131,7 +131,7 @@ class Wanted(NamedTuple):
 
     def checked(self) -> Wanted:
         """The same with every value in its final form; an error if one is of no use, or two exclude each other."""
-        if self.executor == "auto" and all(map(is_, self[1:], _NOTHING)):
+        if self.executor == "auto" and asks_nothing(self[1:]):
             return self  # as most maps are, and short ones would feel the rest
         workers = _check.map_workers(self.workers)
         _check.positive("buffersize", self.buffersize)
@@ -194,8 +194,14 @@ class Wanted(NamedTuple):
         )
 
 
-# What is asked for, beside an executor, where no option is given.
-_NOTHING = Wanted()[1:]
+# What most maps ask for.
+USUAL = Wanted()
+_NOTHING = USUAL[1:]
+
+
+def asks_nothing(options: tuple[Any, ...]) -> bool:
+    """Whether no option beside the executor is given; they come in the order of `Wanted`."""
+    return all(map(is_, options, _NOTHING))
 
 
 def sends_copies(executor: str | Executor) -> bool:

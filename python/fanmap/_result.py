@@ -144,6 +144,17 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     >>> fanmap.shutdown()
     """
 
+    # How it stands at first. Set here, since short maps feel each attribute.
+    _sent = 0
+    _taken = 0
+    _failed = 0
+    _began: float | None = None
+    _ended: float | None = None
+    _input_error: BaseException | None = None
+    # Whether what runs is ended as well, where it can be, when the map is closed.
+    _kills = False
+    _closed = False
+
     def __init__(self, lane: Lane, source: Source, manner: Manner) -> None:
         self._lane = lane
         self._input: Iterator[Any] | None = source.items
@@ -168,19 +179,14 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._singly = not manner.ordered and self._items is not None
         # What a plain map does not do leaves it out.
         alone = manner.on_error == "raise" and manner.deadline is None and manner.progress is None
-        self._plain = manner.plain if alone and self._items is None else None
-        self._sent = 0
-        self._taken = 0
-        self._failed = 0
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._input_error: BaseException | None = None
-        # Whether what runs is ended as well, where it can be, when the map is closed.
-        self._kills = False
-        self._closed = False
+        self._plain = plain = manner.plain if alone and self._items is None else None
+        # What is told of what a plain map did.
+        self._counts = None if plain is None else plain.lane
         self._owner = os.getpid()
         # Held by the thread that asks for a result.
         self._turn = threading.Lock()
+        if plain is not None:
+            self._try_first(plain.results, source.items, plain.fn, plain.star, plain.tiny, plain.time)
 
     # For `__del__`: at the interpreter's end a module's names may be gone before its objects are.
     _getpid = staticmethod(os.getpid)
@@ -200,11 +206,6 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
             # As a generator does: two threads could only get in each other's way.
             raise ValueError("a result of this map is already being asked for")
         try:
-            if self._began is None and self._plain is not None:
-                now = monotonic()  # before the lane's own clock starts
-                seconds = self._plain.seconds() if self._plain.first is None else 0.0
-                if seconds or self._plain.first is not None:
-                    return self._first_plain(self._plain, seconds, now)
             # Another thread may have brought some since this one looked.
             kept = self._take_kept()
             self._count_plain()
@@ -252,44 +253,50 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
                 first: T = values.pop(0)
                 if values:
                     self._keep(values)
-                elif self._plain is not None and not self._kept() and (seconds := self._plain.seconds()):
-                    self._go_plain(self._plain.items, seconds)
+                elif self._plain is not None and not self._kept() and (time := self._plain.lane.plain_for()):
+                    self._go_plain(self._plain.results, time)
                 if self._closed:
                     raise StopIteration
                 return first
 
-    def _first_plain(self, plain: Plain, seconds: float, now: float) -> T:
-        """The first result of a map that is a plain one from the start, or may be one after it."""
-        self._closes_itself = True
-        self._began = now
+    def _first_was_slow(self, item: Any, result: Any) -> float:
+        """For how many seconds to go on as a plain map."""
+        assert self._counts is not None, "only a map that may be a plain one begins by its first item"
         try:
-            first: T = next(plain.items) if plain.first is None else plain.first()
+            self._count_plain()
+            return self._counts.first_was_slow(item, result)
         except BaseException as error:
-            self._plain_ended(not isinstance(error, StopIteration), isinstance(error, KeyboardInterrupt))
+            self._plain_ended(True, isinstance(error, KeyboardInterrupt))
             raise
-        self._sent = self._taken = 1
-        if self._closed:
-            raise StopIteration
-        if seconds := seconds or plain.seconds():
-            self._go_plain(plain.items, seconds)
-        return first
 
     def _count_plain(self) -> None:
         """Count what a plain map did since."""
-        if count := self._plain_count(True):
-            self._sent += count
-            self._taken += count
-            if self._plain is not None:
-                self._plain.counted(count)
+        told, count = self._told_of_first(True), self._plain_count(True)
+        self._sent += count
+        self._taken += count
+        if told is not None and self._counts is not None:
+            self._began, first = told
+            if first is not None:
+                self._counts.did_first(*first)
+                count -= 1
+        if count and self._counts is not None:
+            self._counts.counted(count)
 
     def _plain_ended(self, failed: bool, interrupted: bool) -> None:
         """The input of a plain map is at its end; or it or the function failed."""
-        self._count_plain()
+        if self._began is not None or interrupted:
+            self._count_plain()
         self._failed += failed
         self._sent += failed
         self._taken += failed
         self._input = None
-        self._end(interrupted=interrupted)
+        if self._began is not None or interrupted:
+            return self._end(interrupted=interrupted)
+        # It was a plain map from its beginning, so nobody but this object knows that it was there.
+        self._closed = True
+        self._ended = monotonic()
+        self._plain = None
+        self._close_kept()
 
     def _values(self, kind: int, payload: Any, index: int, count: int) -> list[Any]:
         """What is handed out for an outcome; if it is a failure, and such are raised, it is raised here."""
@@ -333,8 +340,12 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
     def stats(self) -> MapStats:
         """How far it is and what it took: see `MapStats`. Also after its end."""
         now = monotonic() if self._ended is None else self._ended
-        wall = 0.0 if self._began is None else now - self._began
+        told = self._told_of_first(False)
+        began = self._began if told is None else told[0]
+        wall = 0.0 if began is None else now - began
         busy, sent, received = self._lane.spent()
+        if told is not None:
+            busy += wall  # it was a plain map all the time
         plain = self._plain_count(False)
         way, workers, alone = Goes(self._way, self._workers, None) if self._goes is None else self._goes()
         return MapStats(

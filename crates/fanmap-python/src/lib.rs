@@ -14,7 +14,9 @@
 //! | [`threads`] | the pool of threads |
 //! | [`processes`] | the pool of processes, from the parent's side |
 //! | [`thread_map`], [`process_map`] | a map, over either |
-//! | [`stash`] | results that came together, handed out one by one |
+//! | [`clocks`] | what a call takes |
+//! | [`plain`] | a plain iterator that gives a map's results for a while |
+//! | [`stash`] | results that came together or are made one by one, handed out |
 //! | [`worker`] | a worker process and the template that forks it |
 //!
 //! # Threads and the interpreter
@@ -32,10 +34,12 @@
 mod buffer;
 mod call;
 mod calls;
+mod clocks;
 mod context;
 mod convert;
 mod future;
 mod numbers;
+mod plain;
 mod process_map;
 mod processes;
 mod stash;
@@ -49,6 +53,8 @@ use pyo3::prelude::*;
 /// The engine beneath the package `fanmap`. Private.
 #[pymodule(gil_used = false)]
 mod _native {
+    #[pymodule_export]
+    use super::clocks::Clocks;
     #[pymodule_export]
     use super::convert::Tried;
     #[pymodule_export]

@@ -1,8 +1,10 @@
-//! Deadlines as the kernel's relative time-outs, and intervals too short to be worth a look at the clock.
+//! Deadlines as the kernel's relative time-outs, intervals too short to be worth a look at the clock, and what a thread has used.
 
+use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Timespec;
+use rustix::time::{ClockId, clock_gettime};
 
 /// The time left until `at`, or `None` if it has passed.
 ///
@@ -21,9 +23,44 @@ pub fn until(at: Instant) -> Option<Timespec> {
 /// The clock that all processes of a machine share, in nanoseconds since some time. It never goes back.
 #[must_use]
 pub fn nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    read(ClockId::Monotonic)
+}
+
+/// The same, up to some milliseconds late, and read in a few nanoseconds.
+#[must_use]
+pub fn coarse_nanos() -> u64 {
+    read(ClockId::MonotonicCoarse)
+}
+
+/// The processor time of the calling thread, in nanoseconds.
+#[must_use]
+pub fn thread_nanos() -> u64 {
+    read(ClockId::ThreadCPUTime)
+}
+
+/// The processor time of all threads of the process that there are or were, in nanoseconds.
+#[must_use]
+pub fn process_nanos() -> u64 {
+    read(ClockId::ProcessCPUTime)
+}
+
+fn read(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
+/// How often the calling thread has given its processor away itself, to wait for something.
+#[must_use]
+pub fn times_slept() -> i64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes a whole `rusage` to memory that is one, and keeps no pointer to it. Should it refuse, which it has
+    // no reason to, the zeroes are a valid one.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_nvcsw
 }
 
 /// Tells whether an interval was short, in a quarter of the time that a look at the clock takes: by the processor's own
@@ -101,6 +138,16 @@ fn ticks() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_computes_uses_its_processor_and_one_that_waits_gives_it_away() {
+        let (used, used_by_all, slept) = (thread_nanos(), process_nanos(), times_slept());
+        while thread_nanos() < used + 1_000_000 {}
+        assert!(process_nanos() >= used_by_all + 1_000_000);
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(times_slept() > slept);
+        assert!(coarse_nanos() <= nanos());
+    }
 
     #[test]
     fn what_took_longer_is_never_within() {
