@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_computes_uses_its_processor_and_one_that_waits_gives_it_away() {
-        let (used, used_by_all, slept) = (thread_nanos(), process_nanos(), times_slept());
+        let (used_by_all, used, slept) = (process_nanos(), thread_nanos(), times_slept());
         while thread_nanos() < used + 1_000_000 {}
         assert!(process_nanos() >= used_by_all + 1_000_000);
         std::thread::sleep(Duration::from_millis(1));
