@@ -47,6 +47,38 @@ def test_it_gives_what_the_map_gives(name: str, items: list[int], ordered: bool,
 
 
 @both
+@settings(max_examples=15, deadline=None)
+@given(items=st.lists(st.integers(1, 5), max_size=50), taken=st.integers(0, 3))
+def test_awaiting_it_gives_the_list_of_what_was_not_taken(name: str, items: list[int], taken: int) -> None:
+    async def main() -> tuple[list[float], list[float], list[float]]:
+        results = fanmap.amap(inverse, items, executor=name)
+        first = [await anext(results) for _ in range(min(taken, len(items)))]
+        return first, await results, await results
+
+    first, rest, nothing = run(main())
+    assert (first + rest, nothing) == ([1 / item for item in items], [])
+
+
+@both
+def test_awaiting_it_raises_the_first_error_and_ends_it(name: str) -> None:
+    async def main() -> None:
+        results = fanmap.amap(inverse, itertools.chain([1, 0], itertools.count(1)), executor=name)
+        with pytest.raises(ZeroDivisionError):
+            await results
+        assert await results == []
+
+    run(main())
+
+
+@both
+def test_lists_may_be_awaited_together(name: str) -> None:
+    async def main() -> list[list[int]]:
+        return await asyncio.gather(*(fanmap.amap(abs, range(-n, 0), executor=name) for n in range(8)))
+
+    assert run(main()) == [list(range(n, 0, -1)) for n in range(8)]
+
+
+@both
 def test_an_error_is_raised_in_its_place_and_ends_it(name: str) -> None:
     async def main() -> None:
         results = fanmap.amap(inverse, [1, 0, 2], executor=name)
@@ -98,12 +130,13 @@ def test_the_loop_goes_on_while_a_result_is_made(name: str, tmp_path: Path) -> N
 
 
 @both
-def test_a_cancelled_await_ends_the_work(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True], ids=["next", "list"])
+def test_a_cancelled_await_ends_the_work(name: str, whole: bool, tmp_path: Path) -> None:
     slow = Slow(tmp_path)
 
     async def main() -> None:
         results = fanmap.amap(wait_at, itertools.repeat(slow.name), executor=name, workers=1, buffersize=3)
-        asking = asyncio.ensure_future(anext(results))
+        asking = asyncio.ensure_future(results if whole else anext(results))
         await asyncio.sleep(0)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -200,7 +233,7 @@ def has_ended(pid: int) -> bool:
         os.close(watched)
 
 
-@pytest.mark.parametrize("by", ["cancel", "close", "leaving"])
+@pytest.mark.parametrize("by", ["cancel", "cancel list", "close", "leaving"])
 def test_what_runs_in_a_process_is_ended_with_it(by: str, tmp_path: Path) -> None:
     started = str(tmp_path / "started")
     os.mkfifo(started)
@@ -208,9 +241,9 @@ def test_what_runs_in_a_process_is_ended_with_it(by: str, tmp_path: Path) -> Non
     async def main() -> int:
         loop = asyncio.get_running_loop()
         async with fanmap.amap(tell_and_stay, [started], workers=1, executor="processes") as results:
-            asking = asyncio.ensure_future(anext(results))
+            asking: asyncio.Future[Any] = asyncio.ensure_future(results if by == "cancel list" else anext(results))
             pid = await loop.run_in_executor(None, told, started)
-            if by == "cancel":
+            if by.startswith("cancel"):
                 asking.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await asking

@@ -38,6 +38,8 @@ WAYS = {
     "map of an executor": "with fanmap.ThreadPoolExecutor(1) as pool: list(pool.map(stay, [1, 2]))",
     "starmap": "list(fanmap.starmap(lambda x: stay(x), [(1,)], executor='threads'))",
     "map in a map": "list(fanmap.map(lambda x: [*fanmap.map(stay, [x], executor='threads')], [1], executor='threads'))",
+    "map_async": "fanmap.map_async(stay, [1], executor='threads').result()",
+    "map_async, in its own thread": "fanmap.map_async(stay, [1], executor='serial').result()",
     "result": "with fanmap.ThreadPoolExecutor(1) as pool: pool.submit(stay, 1).result()",
     "result, at exit": "pool = fanmap.ThreadPoolExecutor(1); pool.submit(stay, 1).result()",
     "result of a dropped executor": "fanmap.ThreadPoolExecutor(1).submit(stay, 1).result()",

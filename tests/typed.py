@@ -83,6 +83,10 @@ assert_type(list(fanmap.filter(None, maybe)), list[str])
 assert_type(fanmap.reduce(max, numbers), int)
 fanmap.for_each(print, texts)
 fanmap.filter(parse, numbers)  # type: ignore[arg-type]
+assert_type(fanmap.map_async(parse, texts), fanmap.Future[list[int]])
+assert_type(fanmap.map_async(area, numbers, [0.5], workers=2).result(5), list[float])
+assert_type(fanmap.map_async(parse, texts, on_error="return").result(), list[int | fanmap.Failure])
+fanmap.map_async(parse, numbers)  # type: ignore[arg-type]
 
 
 async def asynchronous() -> None:
@@ -92,6 +96,8 @@ async def asynchronous() -> None:
     async with fanmap.amap(parse, texts, on_error="return") as results:
         async for result in results:
             assert_type(result, int | fanmap.Failure)
+    assert_type(await fanmap.amap(parse, texts), list[int])
+    assert_type(await fanmap.amap(parse, texts, on_error="return"), list[int | fanmap.Failure])
     fanmap.amap(parse, numbers)  # type: ignore[arg-type]
 
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ._family import filter, for_each, reduce, starmap
     from ._future import Future
     from ._map import map
+    from ._map_async import map_async
     from ._place import worker_index
     from ._processes import ProcessPoolExecutor
     from ._remote import RemoteError
@@ -81,6 +82,7 @@ __all__ = [
     "filter",
     "for_each",
     "map",
+    "map_async",
     "reduce",
     "shutdown",
     "starmap",
@@ -120,6 +122,7 @@ _WHERE = {
     "filter": "fanmap._family",
     "for_each": "fanmap._family",
     "map": "fanmap._map",
+    "map_async": "fanmap._map_async",
     "reduce": "fanmap._family",
     "shutdown": "fanmap._default",
     "starmap": "fanmap._family",

@@ -1,18 +1,20 @@
-"""`amap`: the results of a map for `async for`.
+"""`amap`: the results of a map for `async for`, or the list of them all for `await`.
 
 A map waits as plain code does, so one thread asks it for results, when the event loop wants one and not before: what
-came together is brought over together. The loop never waits but in `await`.
+came together is brought over together. For the list a thread asks until the end (`_map_async`). The loop never waits
+but in `await`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Unpack, overload
 
 from . import _check, _default
 from ._map import map
+from ._map_async import gathered
 from ._options import Wanted
 from ._result import MapResult, MapStats
 
@@ -32,6 +34,8 @@ C = TypeVar("C")
 
 class AsyncMapResult(AsyncIterator[T], Generic[T]):
     """The results of `fanmap.amap`, for `async for`. It is an async context manager, and can be closed before its end.
+
+    `await` gives the list of all results that were not taken yet, and closes it.
 
     >>> import asyncio, fanmap
     >>> async def first_of(n):
@@ -71,6 +75,20 @@ class AsyncMapResult(AsyncIterator[T], Generic[T]):
             raise StopAsyncIteration
         self._ready.extend(came)
         return self._ready.popleft()
+
+    def __await__(self) -> Generator[Any, None, list[T]]:
+        return self._rest().__await__()
+
+    async def _rest(self) -> list[T]:
+        came = list(self._ready)
+        try:
+            if not self._over:
+                rest: list[T] = await asyncio.wrap_future(gathered(self._results))
+                came += rest
+            return came
+        finally:
+            # At once if the `await` is cancelled, as well.
+            self.close()
 
     @property
     def stats(self) -> MapStats:
@@ -204,20 +222,24 @@ def amap(
 def amap(
     fn: Callable[..., T], /, *iterables: Iterable[Any], on_error: OnError = "raise", **options: Unpack[Options]
 ) -> AsyncMapResult[Any]:
-    """`fanmap.map` for `async for`: the event loop goes on while results are made.
+    """`fanmap.map` for event loops, which go on while results are made: `async for` gives one after the other, and
+    `await` the list of them all.
 
     `fn` is a plain function, called in the workers. The options are those of `fanmap.map`. One thread reads the input,
-    waits for results, and calls a `progress` function. A list of them all is
-    `[result async for result in fanmap.amap(...)]`.
+    waits for results, and calls a `progress` function.
 
     A cancelled `await` ends the map, as does leaving it early: what has not started is cancelled, and what runs in a
     process is ended, with its worker. (A thread cannot be ended.)
 
     >>> import asyncio, fanmap
     >>> async def main():
-    ...     return [result async for result in fanmap.amap(abs, [-1, -2])]
+    ...     async for result in fanmap.amap(abs, [-1, -2]):
+    ...         print(result)
+    ...     return await fanmap.amap(abs, [-3, -4])
     >>> asyncio.run(main())
-    [1, 2]
+    1
+    2
+    [3, 4]
     >>> fanmap.shutdown()
 
     Raises what `fanmap.map` raises; TypeError for an input that is async itself, or a coroutine function.

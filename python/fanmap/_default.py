@@ -9,7 +9,7 @@ import copy
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _place
 from ._choice import MOST_THREADS
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
     Pool: TypeAlias = ThreadPoolExecutor | ProcessPoolExecutor
 
-__all__ = ["Pools", "in_worker", "pool", "shutdown", "warm"]
+__all__ = ["Gathering", "Pools", "gather", "in_worker", "pool", "shutdown", "warm"]
+
+
+class Gathering(Protocol):
+    """A thread that asks a map for its results."""
+
+    thread: threading.Thread
+
+    def finish_at_exit(self) -> None:
+        """Cancel the map, and wait for the thread."""
+
 
 # How long a warm pool keeps its workers without work, in seconds. Shorter, and a program that maps every few seconds
 # starts its workers anew each time; longer, and one that mapped once keeps their memory for nothing.
@@ -34,7 +44,8 @@ _lock = threading.Lock()
 _warm: dict[str, tuple[object, Pool]] = {}
 # Pools of one map each, and warm ones that others took the place of, until they have ended.
 _own: list[Pool] = []
-_worker = False
+# What asks maps for their results in the background, until it has ended.
+_gathering: list[Gathering] = []
 
 
 def in_worker() -> bool:
@@ -72,6 +83,13 @@ def warm(name: str, wish: object, make: Callable[[], Pool]) -> Pool:
 def _until_ended(pool: Pool) -> None:
     _own[:] = [one for one in _own if not one._pool.join(0)]
     _own.append(pool)
+
+
+def gather(gathering: Gathering) -> None:
+    """Start its thread, for which `shutdown` waits."""
+    with _lock:
+        gathering.thread.start()
+        _gathering[:] = [gathering, *(one for one in _gathering if one.thread.is_alive())]
 
 
 class Pools:
@@ -127,8 +145,12 @@ def shutdown() -> None:
     """
     with _lock:
         pools = [*(pool for _, pool in _warm.values()), *_own]
+        gathering = _gathering[:]
         _warm.clear()
         _own.clear()
+        _gathering.clear()
+    for one in gathering:
+        one.finish_at_exit()
     for ending in pools:
         ending.shutdown(cancel_futures=True)
 
@@ -153,6 +175,7 @@ def _forked() -> None:
     _lock = threading.Lock()
     _warm.clear()
     _own.clear()
+    _gathering.clear()
 
 
 os.register_at_fork(after_in_child=_forked)

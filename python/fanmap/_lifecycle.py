@@ -25,16 +25,21 @@ class Exits(Protocol):
         """Finish or cancel what is left, and wait until nothing is."""
 
     def leave_at_exit(self) -> None:
-        """Cancel or end what is left, and wait for nothing: the user has interrupted that."""
+        """Cancel or end what is left, and wait for nothing: the user has interrupted that, or it comes later."""
 
 
 _live: weakref.WeakSet[Exits] = weakref.WeakSet()
+# Those that give work to the others.
+_givers: weakref.WeakSet[Exits] = weakref.WeakSet()
 _exiting = False
 
 
-def at_exit(pool: Exits) -> None:
-    """Have `pool.finish_at_exit()` called at exit, if it is still there."""
-    _live.add(pool)
+def at_exit(pool: Exits, *, gives_work: bool = False) -> None:
+    """Have `pool.finish_at_exit()` called at exit, if it is still there.
+
+    What gives work to pools is cancelled before they are told that it is over, and would refuse its work.
+    """
+    (_givers if gives_work else _live).add(pool)
 
 
 def exiting() -> bool:
@@ -44,20 +49,26 @@ def exiting() -> bool:
 
 def _run() -> None:
     global _exiting
-    _exiting = True
-    pools = list(_live)
-    for at, pool in enumerate(pools):
-        try:
-            pool.finish_at_exit()
-        except KeyboardInterrupt:
-            for left in pools[at:]:
-                left.leave_at_exit()
-            raise
+    givers = list(_givers)
+    left = [*givers, *_live]
+    try:
+        for giver in givers:
+            giver.leave_at_exit()
+        _exiting = True
+        while left:
+            left[0].finish_at_exit()
+            del left[0]
+    except KeyboardInterrupt:
+        _exiting = True
+        for one in left:
+            one.leave_at_exit()
+        raise
 
 
 def _forked() -> None:
     # In a child that the user's program forked: what lives is the parent's to finish, and what it holds to hold.
     _live.clear()
+    _givers.clear()
     if not _place.template:
         _native.forsake_all()
 
