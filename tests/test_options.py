@@ -408,6 +408,23 @@ def test_so_many_items_are_read_together_as_the_chunk_asks_for(name: str) -> Non
         ({"initargs": (1,)}, ValueError, "initializer"),
         ({"initializer": print, "initargs": 3}, TypeError, "initargs"),
         ({"strictly": True}, TypeError, "strictly"),
+        ({"timeout": float("nan")}, ValueError, "NaN"),
+        ({"buffersize": 10**30}, ValueError, "buffersize must be at most"),
+        ({"chunksize": 10**30}, ValueError, "chunksize must be at most"),
+        ({"workers": 10**30}, ValueError, "workers must be at most"),
+        *(
+            ({name: True}, TypeError, f"{name}.* not bool")
+            for name in ("workers", "buffersize", "chunksize", "timeout", "task_timeout", "retries")
+        ),
+        *(
+            ({name: True}, TypeError, f"{name} .* not bool")
+            for name in ("max_memory_per_worker", "worker_memory_limit")
+        ),
+        *(
+            ({name: value}, TypeError, f"{name} must be True or False, not {value!r}")
+            for name in ("ordered", "strict", "tag_output", "forward_logging")
+            for value in ("no", 0, None)
+        ),
     ],
 )
 def test_options_of_no_use_are_refused_at_the_call(options: Any, error: type[Exception], match: str) -> None:
@@ -422,9 +439,51 @@ def test_an_executor_of_ones_own_has_its_workers(options: Any) -> None:
 
 
 @both
-def test_an_executors_map_refuses_what_is_no_way_with_errors(name: str) -> None:
-    with MAKES[name](1) as pool, pytest.raises(ValueError, match="on_error"):
-        pool.map(abs, [1], on_error="ignore")
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"on_error": "ignore"}, ValueError, "on_error"),
+        ({"buffersize": True}, TypeError, "buffersize must be an integer or None, not bool"),
+        ({"ordered": "no"}, TypeError, "ordered must be True or False, not 'no'"),
+        ({"strict": 1}, TypeError, "strict must be True or False, not 1"),
+    ],
+)
+def test_an_executors_map_refuses_options_of_no_use(
+    name: str, options: Any, error: type[Exception], match: str
+) -> None:
+    with MAKES[name](1) as pool, pytest.raises(error, match=match):
+        pool.map(abs, [1], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"max_workers": 10**30}, ValueError, "max_workers must be at most .* leave it out"),
+        ({"cancel_running": 1}, TypeError, "cancel_running must be True or False, not 1"),
+        ({"tag_output": "yes"}, TypeError, "tag_output must be True or False, not 'yes'"),
+        ({"forward_logging": None}, TypeError, "forward_logging must be True or False, not None"),
+        ({"max_tasks_per_child": True}, TypeError, "max_tasks_per_child must be an integer, not bool"),
+        ({"max_tasks_per_child": 10**30}, ValueError, "max_tasks_per_child must be at most"),
+        ({"buffer_memory": True}, TypeError, "buffer_memory .* not bool"),
+        ({"worker_exit_timeout": True}, TypeError, "worker_exit_timeout .* not bool"),
+    ],
+)
+def test_an_executor_refuses_options_of_no_use_when_it_is_made(
+    options: Any, error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        fanmap.ProcessPoolExecutor(**options)
+    if "max_workers" in options:
+        with pytest.raises(error, match=match):
+            fanmap.ThreadPoolExecutor(**options)
+
+
+def test_a_flag_of_numpys_is_one() -> None:
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed")
+    yes, no = numpy.bool_(True), numpy.bool_(False)
+    assert list(fanmap.map(abs, [-1, -2], executor="threads", ordered=yes, strict=no)) == [1, 2]
+    with fanmap.ProcessPoolExecutor(1, cancel_running=no, tag_output=no) as pool:
+        assert list(pool.map(abs, [-1, -2], ordered=yes)) == [1, 2]
 
 
 # ---- stats

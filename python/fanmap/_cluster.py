@@ -66,7 +66,7 @@ class ClusterExecutor(Executor):
         Options and their meaning are those of `fanmap.ProcessPoolExecutor.map`; `chunksize` has no effect, and what
         failed is tried again (`retries`) while results are asked for.
         """
-        _check.executor_map(fn, chunksize, buffersize, on_error, progress)
+        _check.executor_map(fn, chunksize, buffersize, on_error, progress, ordered=ordered, strict=strict)
         retry = wanted(retries)
         source = in_step(iterables, strict=strict)
         lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 2**31, ordered=ordered, retry=retry))

@@ -134,6 +134,8 @@ class Wanted(NamedTuple):
         if self.executor == "auto" and asks_nothing(self[1:]):
             return self  # as most maps are, and short ones would feel the rest
         workers = _check.map_workers(self.workers)
+        for name in ("ordered", "strict", "tag_output", "forward_logging"):
+            _check.flag(name, getattr(self, name))
         _check.positive("buffersize", self.buffersize)
         _check.positive("chunksize", self.chunksize)
         _check.seconds("timeout", self.timeout)

@@ -142,16 +142,13 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         hooks = _start.Hooks(initializer, _check.initializer(initializer, initargs), worker_exit)
         _check.worker_exit(worker_exit, worker_exit_timeout)
         start = _start.choose(mp_context, hooks)
-        if max_tasks_per_child is not None:
-            if not isinstance(max_tasks_per_child, int):
-                raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
-            if start.method == "fork":
-                raise ValueError(
-                    "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method; "
-                    "supply a different mp_context."
-                )
+        _check.tasks_per_child(max_tasks_per_child, start.method)
+        for name, value in (
+            ("cancel_running", cancel_running),
+            ("tag_output", tag_output),
+            ("forward_logging", forward_logging),
+        ):
+            _check.flag(name, value)
         _check.not_negative("buffer_memory", buffer_memory)
         terms = _Terms.checked(task_timeout, retries)
         _check.memory(max_memory_per_worker, worker_memory_limit)
@@ -364,7 +361,7 @@ class ProcessPoolExecutor(standard.ProcessPoolExecutor):
         `ordered`, `on_error`, `strict`, `retries`, `progress` and `task_timeout` are those of `fanmap.map`; the
         standard library's has none of them.
         """
-        _check.executor_map(fn, chunksize, buffersize, on_error, progress)
+        _check.executor_map(fn, chunksize, buffersize, on_error, progress, ordered=ordered, strict=strict)
         _check.task_timeout(task_timeout)
         retry = _retry.wanted(retries)
         if self._sends_copies and not strict:

@@ -115,7 +115,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         self._rests = Rests()
         if max_workers is None:
             max_workers = default_threads()
-        if isinstance(max_workers, float):
+        if isinstance(max_workers, float) and math.isfinite(max_workers):
             # The standard library starts threads while there are fewer.
             max_workers = math.ceil(max_workers)
         _check.workers(max_workers)
@@ -218,7 +218,7 @@ class ThreadPoolExecutor(standard.ThreadPoolExecutor):
         `ordered`, `on_error`, `strict`, `retries` and `progress` are those of `fanmap.map`; the standard library's has
         none of them.
         """
-        _check.executor_map(fn, None, buffersize, on_error, progress)
+        _check.executor_map(fn, None, buffersize, on_error, progress, ordered=ordered, strict=strict)
         retry = _retry.wanted(retries)
         source = in_step(iterables, strict=strict)
         lane = self._fanmap_lane(fn, Flow(len(iterables) != 1, buffersize or 0, ordered=ordered, retry=retry))
