@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from ctypes.util import find_library
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import fanmap
@@ -191,6 +194,25 @@ def test_beside_a_map_over_threads_what_the_user_has_set_wins(free: int, monkeyp
     assert list(fanmap.map(blas_threads, [0], executor="threads", workers=fanmap.cpu_count())) == [free]
 
 
+def test_a_map_that_goes_on_with_more_threads_than_its_trial_had_gives_each_less(
+    free: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fanmap import _budget
+    from fanmap._auto import AutoLane
+    from fanmap._lane import Flow
+
+    monkeypatch.setattr(_budget, "cpu_count", lambda: 2 * free)
+    lane = AutoLane(abs, Flow(False, None), 0, None, "")
+    lane._be_quiet(2)
+    assert blas_threads() == free
+    lane._be_quiet(2 * free)
+    assert blas_threads() == 1
+    lane.close(interrupted=False, kill=False)
+    assert blas_threads() == free
+    lane._be_quiet(2 * free)  # by a thread that does not know of the end yet
+    assert blas_threads() == free
+
+
 def test_without_threadpoolctl_nothing_is_missed() -> None:
     good("""
         import sys
@@ -206,7 +228,7 @@ def test_a_library_that_refuses_its_limit_is_heard_and_holds_nothing_up(monkeypa
     from fanmap import _budget
 
     class Refuses:
-        ThreadpoolController = type("Controller", (), {"limit": lambda self, limits: 1 // 0})
+        ThreadpoolController = type("Controller", (), {"limit": lambda self, limits: 1 // 0, "lib_controllers": ()})
 
     with monkeypatch.context() as there:
         there.setattr(_budget, "threadpoolctl", Refuses)
@@ -215,3 +237,113 @@ def test_a_library_that_refuses_its_limit_is_heard_and_holds_nothing_up(monkeypa
             list(fanmap.map(abs, [-1], executor="threads"))
     monkeypatch.setattr(_budget.Quiet, "_loaded", 0)
     assert list(fanmap.map(abs, [-1], executor="threads")) == [1]
+
+
+TEAM = """
+#include <omp.h>
+#include <time.h>
+
+/* How many threads a parallel region has here. Each of them computes for so many seconds. */
+int team(double seconds) {
+    int threads = 0;
+    #pragma omp parallel reduction(+:threads)
+    {
+        struct timespec now;
+        double begin = omp_get_wtime();
+        threads = 1;
+        do clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now); while (omp_get_wtime() - begin < seconds);
+    }
+    return threads;
+}
+"""
+
+WITH_A_TEAM = """
+import ctypes, fanmap, itertools, numpy, sys, threading
+library = ctypes.CDLL(sys.argv[1])
+library.team.argtypes = [ctypes.c_double]
+def team(seconds=0.0):
+    return library.team(seconds)
+cores = fanmap.cpu_count()
+free = team()
+assert free >= cores > 1, (free, cores)
+"""
+
+
+@pytest.fixture
+def with_a_team(tmp_path: Path) -> Callable[[str], str]:
+    """Runs a program in which `team()` tells how many threads OpenMP has where it is called."""
+    pytest.importorskip("numpy", reason="numpy is not installed")
+    pytest.importorskip("threadpoolctl", reason="threadpoolctl is not installed")
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no gcc to compile a library with OpenMP")
+    if fanmap.cpu_count() < 2:
+        pytest.skip("there is one core, and a share of it is all of it")
+    (tmp_path / "team.c").write_text(TEAM)
+    library = str(tmp_path / "libteam.so")
+    built = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-fopenmp", "-O1", "-o", library, str(tmp_path / "team.c")], capture_output=True
+    )
+    if built.returncode:
+        pytest.skip("gcc has no OpenMP")
+    return lambda code: good(WITH_A_TEAM + code, library)
+
+
+def test_in_the_threads_of_a_map_openmp_has_its_share_and_nowhere_else(with_a_team: Callable[[str], str]) -> None:
+    with_a_team("""
+def work(x):
+    if x == 3:
+        raise ValueError(x)
+    return team()
+for options in ({"workers": cores}, {}, {"workers": cores, "retries": 1}):
+    results = fanmap.map(work, range(8), executor="threads", on_error="return", **options)
+    first = next(results)
+    assert team() == free, "the calling thread"
+    assert [first, *(result for result in results if not isinstance(result, fanmap.Failure))] == [1] * 7
+# The threads that did so go on without a limit.
+_, pool = fanmap._default._warm["threads"]
+assert {pool.submit(team).result() for _ in range(50)} == {free}
+assert list(fanmap.map(lambda _: team(), range(4), executor="threads", workers=1)) == [min(free, cores)] * 4
+with fanmap.ThreadPoolExecutor(2) as own:
+    assert set(fanmap.map(lambda _: team(), range(4), executor=own)) == {free}, "an executor's threads are its own"
+""")
+
+
+def test_a_thread_that_has_fewer_of_its_own_keeps_them(with_a_team: Callable[[str], str]) -> None:
+    with_a_team("""
+gomp = ctypes.CDLL("libgomp.so.1")
+def work(_):
+    return team()
+assert set(fanmap.map(work, range(4), executor="threads", workers=1, initializer=gomp.omp_set_num_threads,
+                      initargs=(1,))) == {1}
+""")
+
+
+def test_with_no_executor_named_openmp_has_its_share_in_threads_too(with_a_team: Callable[[str], str]) -> None:
+    with_a_team("""
+def work(_):
+    return threading.current_thread() is threading.main_thread(), team(0.003)
+seen = set(itertools.islice(fanmap.map(work, itertools.count()), 200))
+assert (True, free) in seen and len(seen) > 1
+assert {threads for here, threads in seen if not here} <= {cores // 2, 1}, seen
+""")
+
+
+def test_in_threads_what_the_user_has_set_for_openmp_wins(
+    with_a_team: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    with_a_team("""
+assert set(fanmap.map(lambda _: team(), range(8), executor="threads", workers=cores)) == {free} == {3}
+""")
+
+
+def test_joblibs_threads_have_their_share_of_openmp(with_a_team: Callable[[str], str]) -> None:
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    with_a_team("""
+import fanmap.joblib, joblib
+fanmap.joblib.register()
+with joblib.parallel_config("fanmap-threads", n_jobs=cores):
+    assert joblib.Parallel()(joblib.delayed(team)() for _ in range(8)) == [1] * 8
+assert team() == free
+""")

@@ -425,7 +425,9 @@ class AutoLane:
         self.trial = _measure.Timed(self._fn)
         self._be_quiet(2)
         self._threads = 2
-        self._open(lane_over_threads(self._pools["threads"], self.trial, self._flow, workers=2), "threads")
+        self._open(
+            lane_over_threads(self._pools["threads"], self._limited(self.trial), self._flow, workers=2), "threads"
+        )
 
     def _go(self, choice: Choice) -> None:
         self._growing = False
@@ -453,7 +455,8 @@ class AutoLane:
                 self._be_quiet(choice.workers)
             pool = self._pools["many threads" if choice.workers > 4 else "threads"]
             self._computing = _measure.Computing(self._fn)
-            self._open(lane_over_threads(pool, self._computing, self._flow, workers=self._threads), "threads")
+            fn = self._limited(self._computing)
+            self._open(lane_over_threads(pool, fn, self._flow, workers=self._threads), "threads")
 
     def _grow(self, leg: _Leg) -> None:
         """More threads, as long as they bring more results."""
@@ -519,6 +522,12 @@ class AutoLane:
         return self.seen.workers or self.seen.cores
 
     def _be_quiet(self, workers: int) -> None:
-        if self._quiet is None:
-            self._quiet = Quiet(workers)
-            self._quiet.begin()
+        if self._quiet is not None:
+            self._quiet.end()  # of a trial, which has fewer
+        self._quiet = Quiet(workers)
+        self._quiet.begin()
+        if self._closed:
+            self._quiet.end()
+
+    def _limited(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        return fn if self._quiet is None else self._quiet.around(fn)

@@ -4,11 +4,14 @@ Left alone, each such library starts as many threads as the machine has cores, i
 sixty-four threads, which take the cores from each other. So a worker process gets the cores divided by the workers, at
 least 1. It is told so by environment variables, which libraries read when they are loaded; what the user has set wins.
 Libraries that are loaded already, in a forked worker or beside the threads of a map, are told through threadpoolctl, if
-that is installed.
+that is installed. To BLAS that is a setting of the whole process. To OpenMP it is one of each thread: so it is set in
+the thread of a map that calls the function, before the call, and restored after it. Nothing is left in a thread that
+lives on, and a library that sets its own number when a thread first comes to it (as torch does) is told again.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -57,13 +60,14 @@ def environment(cores: int, *, always: bool = False) -> tuple[dict[str, str], fr
 class Quiet:
     """Beside the threads of a map: libraries that are loaded have their share of the cores, until it is over.
 
-    It is a setting of the whole process, so of several maps at a time the first sets it and the last restores it.
+    What is a setting of the whole process the first of several maps at a time sets, and the last restores.
     """
 
     _lock = threading.Lock()
     _maps = 0
     _limits: Any = None
     _controller: Any = None
+    _openmp: tuple[ctypes.PyDLL, ...] = ()
     _loaded = 0
 
     def __init__(self, workers: int, inner_threads: int | None = None) -> None:
@@ -71,15 +75,33 @@ class Quiet:
         self._asked = inner_threads is not None
         self._held = False
 
-    def begin(self) -> None:
+    def around(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as threads are to call it: where OpenMP is loaded, with its share of the cores."""
+        if self._finds_libraries():
+            for library in Quiet._openmp:
+                fn = _limited(fn, library.omp_get_max_threads, library.omp_set_num_threads, self._cores)
+        return fn
+
+    def _finds_libraries(self) -> bool:
+        """Have `_controller` and `_openmp` as they should be, if anything is to be told them."""
         limiter = threadpoolctl() if self._asked or not _is_decided() else None
         if limiter is None:
+            return False
+        with Quiet._lock:
+            if Quiet._loaded != len(sys.modules):
+                # What was imported since may have brought a library with threads.
+                controller = limiter.ThreadpoolController()
+                openmp = (one for one in controller.lib_controllers if one.user_api == "openmp")
+                # Calls that keep the interpreter's lock: each is a few instructions.
+                Quiet._openmp = tuple(ctypes.PyDLL(one.filepath) for one in openmp)
+                Quiet._controller, Quiet._loaded = controller, len(sys.modules)
+        return True
+
+    def begin(self) -> None:
+        if not self._finds_libraries():
             return
         with Quiet._lock:
             if Quiet._maps == 0:
-                if Quiet._loaded != len(sys.modules):
-                    # What was imported since may have brought a library with threads.
-                    Quiet._controller, Quiet._loaded = limiter.ThreadpoolController(), len(sys.modules)
                 Quiet._limits = _alone(lambda: Quiet._controller.limit(limits=self._cores))
             Quiet._maps += 1
             self._held = True
@@ -88,11 +110,31 @@ class Quiet:
         if not self._held:
             return
         with Quiet._lock:
+            if not self._held:
+                return  # by another thread
             self._held = False
             Quiet._maps -= 1
             if Quiet._maps == 0:
                 _alone(Quiet._limits.restore_original_limits)
                 Quiet._limits = None
+
+
+def _limited(
+    fn: Callable[..., Any], get: Callable[[], int], set_to: Callable[[int], object], cores: int
+) -> Callable[..., Any]:
+    """The function with so many threads at most, in the thread that calls it and during the call."""
+
+    def call(*args: Any) -> Any:
+        free = get()
+        if free <= cores:
+            return fn(*args)
+        set_to(cores)
+        try:
+            return fn(*args)
+        finally:
+            set_to(free)
+
+    return call
 
 
 def _alone(act: Callable[[], Any]) -> Any:

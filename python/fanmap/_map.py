@@ -280,6 +280,8 @@ def begin(
     workers: int = getattr(pool, "_max_workers", 0)
     quiet = Quiet(workers) if wanted.executor == "threads" else None
     try:
+        if quiet is not None:
+            fn = quiet.around(fn)
         flow = Flow(
             star,
             wanted.buffersize,

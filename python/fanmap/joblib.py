@@ -312,6 +312,9 @@ class FanmapThreadsBackend(_Backend):
         self._quiet = _budget.Quiet(self._wish.workers, self._wish.inner_threads)
         self._quiet.begin()
 
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Future[Any]:
+        return super().submit(func if self._quiet is None else self._quiet.around(func), callback)
+
     def stop_call(self) -> None:
         """Called by joblib when no more will come."""
         if self._quiet is not None:
