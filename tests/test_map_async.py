@@ -161,6 +161,31 @@ def test_shutting_down_cancels_it(name: str) -> None:
     assert future.cancelled()
 
 
+@every
+def test_a_callback_may_shut_down(name: str) -> None:
+    ended: list[Any] = []
+    called = threading.Event()
+
+    def shut_down(future: fanmap.Future[list[int]]) -> None:
+        try:
+            fanmap.shutdown()
+        except BaseException as error:
+            ended.append(error)
+        else:
+            ended.append(future.result())
+        called.set()
+
+    begin = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield -1 if begin.wait(40) else 0
+        yield -2
+
+    fanmap.map_async(abs, source(), executor=name).add_done_callback(shut_down)
+    begin.set()
+    assert called.wait(40) and ended == [[1, 2]]
+
+
 def test_over_an_executor_of_anybodys() -> None:
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         assert fanmap.map_async(abs, range(-50, 0), executor=pool).result(40) == list(range(50, 0, -1))

@@ -76,7 +76,8 @@ class _Gathering:
 
     def finish_at_exit(self) -> None:
         self.leave_at_exit()
-        self.thread.join()
+        if self.thread is not threading.current_thread():  # by a callback, or the function itself
+            self.thread.join()
 
     def leave_at_exit(self) -> None:
         future = self._future
@@ -108,7 +109,7 @@ def _settle(future: _Whole[list[T]], results: MapResult[T]) -> None:
             future.set_exception(error)
     finally:
         # The error's traceback leads to this frame, which must not lead back to it: that would be a cycle.
-        del future, error
+        del future, error, values
 
 
 def gathered(results: MapResult[T]) -> Future[list[T]]:
@@ -117,8 +118,8 @@ def gathered(results: MapResult[T]) -> Future[list[T]]:
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
     future = _future_of(results)
     gathering = _Gathering(results, future)
-    _lifecycle.at_exit(gathering, gives_work=True)
     _default.gather(gathering)
+    _lifecycle.at_exit(gathering, gives_work=True)  # which waits for the thread, so not before it has started
     return future
 
 
