@@ -189,6 +189,15 @@ def test_blas_has_its_threads_back_when_another_thread_ends_the_map(free: int) -
     assert blas_threads() == free
 
 
+def test_what_is_over_before_it_begins_limits_nothing(free: int) -> None:
+    from fanmap._budget import Quiet
+
+    quiet = Quiet(fanmap.cpu_count())
+    quiet.end()  # by a thread that closes the map
+    quiet.begin()  # by the one that was about to ask it for a result
+    assert blas_threads() == free
+
+
 def test_beside_a_map_over_threads_what_the_user_has_set_wins(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
     assert list(fanmap.map(blas_threads, [0], executor="threads", workers=fanmap.cpu_count())) == [free]

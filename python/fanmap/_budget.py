@@ -60,10 +60,12 @@ def environment(cores: int, *, always: bool = False) -> tuple[dict[str, str], fr
 class Quiet:
     """Beside the threads of a map: libraries that are loaded have their share of the cores, until it is over.
 
-    What is a setting of the whole process the first of several maps at a time sets, and the last restores.
+    What is a setting of the whole process the first of several maps at a time sets, and the last restores. Any thread
+    may end it, even before another begins it, who then comes too late.
     """
 
-    _lock = threading.Lock()
+    # The collector may end a map in the thread that has it.
+    _lock = threading.RLock()
     _maps = 0
     _limits: Any = None
     _controller: Any = None
@@ -74,6 +76,7 @@ class Quiet:
         self._cores = inner_threads or share(workers)
         self._asked = inner_threads is not None
         self._held = False
+        self._over = False
 
     def around(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """The function as threads are to call it: where OpenMP is loaded, with its share of the cores."""
@@ -98,15 +101,20 @@ class Quiet:
         return True
 
     def begin(self) -> None:
-        if not self._finds_libraries():
+        if self._over or not self._finds_libraries():
             return
         with Quiet._lock:
             if Quiet._maps == 0:
                 Quiet._limits = _alone(lambda: Quiet._controller.limit(limits=self._cores))
             Quiet._maps += 1
             self._held = True
+        if self._over:
+            self.end()
 
     def end(self) -> None:
+        # In this order: who begins it at the same time sees that it is over, or is seen to hold it. The lock is for
+        # what is held: the collector may end a map that never began, in the thread of `_alone` as well.
+        self._over = True
         if not self._held:
             return
         with Quiet._lock:
@@ -187,7 +195,7 @@ def limit_loaded(cores: int) -> None:
 
 def _forked() -> None:
     # In a child that the user's program forked, the maps are the parent's, and so may be the lock.
-    Quiet._lock = threading.Lock()
+    Quiet._lock = threading.RLock()
     Quiet._maps = 0
 
 
