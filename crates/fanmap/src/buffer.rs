@@ -13,11 +13,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytemuck::Pod;
+use postcard::ser_flavors::Flavor;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_bytes::{ByteBuf, Bytes};
 
-use crate::memory::{Attached, Load, Memory, Message, Parcel};
+use crate::memory::{Attached, Load, Memory, Parcel};
 
 /// From how many bytes on a buffer travels beside the message. Less, and the book-keeping of a blob costs more than the copies
 /// that it saves; more, and buffers fill the rings.
@@ -28,8 +29,12 @@ thread_local! {
     static COMING: RefCell<VecDeque<Parcel>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// `value` as it travels, its large buffers in `memory`.
-pub(crate) fn encode<T: Serialize>(value: &T, memory: &Arc<Memory>) -> Result<Load, postcard::Error> {
+/// Bytes of a value's length, which stands before it.
+const LENGTH: usize = size_of::<u64>();
+
+/// Appends `value` to `load` as it travels, its large buffers in `memory`. What an error or a panic leaves behind the bytes that
+/// were there is the caller's to cut off.
+pub(crate) fn encode<T: Serialize>(value: &T, memory: &Arc<Memory>, load: &mut Load) -> Result<(), postcard::Error> {
     /// Whatever serde does meanwhile: what was there before is there after.
     struct Restore(Option<(Arc<Memory>, Vec<Attached>)>);
     impl Drop for Restore {
@@ -38,21 +43,60 @@ pub(crate) fn encode<T: Serialize>(value: &T, memory: &Arc<Memory>) -> Result<Lo
         }
     }
     let _restore = Restore(LEAVING.replace(Some((Arc::clone(memory), Vec::new()))));
-    let bytes = postcard::to_allocvec(value)?;
-    let blobs = LEAVING.take().map(|(_, blobs)| blobs).unwrap_or_default();
-    Ok(Load { bytes, blobs })
+    let start = load.bytes.len() + LENGTH;
+    load.bytes.extend_from_slice(&[0; LENGTH]);
+    postcard::serialize_with_flavor(value, Append(&mut load.bytes))?;
+    let length = (load.bytes.len() - start) as u64;
+    load.bytes[start - LENGTH..start].copy_from_slice(&length.to_ne_bytes());
+    load.blobs
+        .extend(LEAVING.take().into_iter().flat_map(|(_, blobs)| blobs));
+    Ok(())
 }
 
-/// The value of a message, which loses its buffers.
-pub(crate) fn decode<T: DeserializeOwned>(message: &mut Message) -> Result<T, postcard::Error> {
+/// Where postcard writes to.
+struct Append<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Append<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// The values of a message one after the other, as they travelled. It ends before one that is not there whole.
+pub(crate) fn values(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(usize::try_from(u64::from_ne_bytes(*length)).ok()?)?;
+        bytes = rest;
+        Some(value)
+    })
+}
+
+/// A value, which takes its buffers out of `blobs`. Of several in one message only the last may have any, so that none gets
+/// another's whatever becomes of those before.
+pub(crate) fn decode<T: DeserializeOwned>(value: &[u8], blobs: &mut Vec<Parcel>) -> Result<T, postcard::Error> {
     struct Restore(VecDeque<Parcel>);
     impl Drop for Restore {
         fn drop(&mut self) {
             COMING.set(mem::take(&mut self.0));
         }
     }
-    let _restore = Restore(COMING.replace(mem::take(&mut message.blobs).into()));
-    postcard::from_bytes(&message.bytes)
+    let _restore = Restore(COMING.replace(mem::take(blobs).into()));
+    let value = postcard::from_bytes(value);
+    *blobs = COMING.take().into();
+    value
 }
 
 /// What a [`Buffer`] holds: integers and floats.
@@ -198,4 +242,26 @@ fn fill<T: Element, E: serde::de::Error>(
     let mut values = vec![T::zeroed(); len / size_of::<T>()];
     write(bytemuck::cast_slice_mut(&mut values))?;
     Ok(Buffer(values))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_in_one_message_come_apart_and_what_is_cut_off_does_not_come() {
+        let memory = Memory::create(1 << 20).unwrap();
+        let mut load = Load::default();
+        for text in ["one", "", "three"] {
+            encode(&text, &memory, &mut load).unwrap();
+        }
+        let texts = |bytes| -> Vec<String> {
+            values(bytes)
+                .map(|value| decode(value, &mut Vec::new()).unwrap())
+                .collect()
+        };
+        assert_eq!(texts(&load.bytes), ["one", "", "three"]);
+        assert_eq!(texts(&load.bytes[..load.bytes.len() - 1]), ["one", ""]);
+        assert!(texts(&[0xff; LENGTH + 1]).is_empty());
+    }
 }

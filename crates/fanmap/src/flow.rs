@@ -16,6 +16,8 @@
 //! a lock between two reads of its input. It waits on an event whose epoch it read before it looked under the lock and
 //! left its note there; who finds the note takes it out and moves the epoch, after the results are in. So no wake-up is lost.
 //!
+//! What came from another process is put in as it came, and decoded by the consumer once it takes it ([`Run`]).
+//!
 //! A wake-up costs as much as many tiny tasks. So the note says how many results to wait for, beside the head, before one is
 //! due; a helper that has no more to do wakes the consumer for less, and the consumer itself waits for more than one result
 //! only for a short time (see [`GATHER`]).
@@ -171,9 +173,39 @@ pub(crate) struct Results<R> {
     changed: Event,
 }
 
+/// Results of items that stand one after the other.
+pub(crate) enum Run<R> {
+    /// Here they are.
+    Here(Vec<R>),
+    /// So many, to be decoded, in the thread that takes them.
+    Sealed(usize, Box<dyn FnOnce() -> Vec<R> + Send>),
+}
+
+impl<R> From<Vec<R>> for Run<R> {
+    fn from(results: Vec<R>) -> Self {
+        Run::Here(results)
+    }
+}
+
+impl<R> Run<R> {
+    fn len(&self) -> usize {
+        match self {
+            Run::Here(results) => results.len(),
+            Run::Sealed(count, _) => *count,
+        }
+    }
+
+    fn open(self) -> Vec<R> {
+        match self {
+            Run::Here(results) => results,
+            Run::Sealed(_, open) => open(),
+        }
+    }
+}
+
 struct Landed<R> {
     /// By the index of the first result.
-    runs: BTreeMap<u64, Vec<R>>,
+    runs: BTreeMap<u64, Run<R>>,
     /// How many results these are.
     count: usize,
     /// The index that the next result must have. `None`: they leave as they come.
@@ -215,8 +247,9 @@ impl<R> Results<R> {
     /// Puts in the results of the items from `first` on. With `last`, whoever puts them in will put in no more for now.
     ///
     /// What nobody will ask for is dropped.
-    pub(crate) fn put(&self, first: u64, results: Vec<R>, last: bool) {
-        if results.is_empty() {
+    pub(crate) fn put(&self, first: u64, results: impl Into<Run<R>>, last: bool) {
+        let results = results.into();
+        if results.len() == 0 {
             return;
         }
         let mut landed = lock(&self.landed);
@@ -245,18 +278,21 @@ impl<R> Results<R> {
     /// The next results, as many as were put in together, and of small runs several; empty if there are none.
     pub(crate) fn take(&self) -> Vec<R> {
         let mut landed = lock(&self.landed);
-        let mut results = Vec::new();
-        while landed.is_ready() && results.len() < AT_ONCE {
+        let (mut first, mut others, mut count) = (None, Vec::new(), 0);
+        while landed.is_ready() && count < AT_ONCE {
             let (_, run) = landed.runs.pop_first().expect("the head is there");
+            count += run.len();
             landed.count -= run.len();
             landed.turn = landed.turn.map(|turn| turn + run.len() as u64);
-            if results.is_empty() {
-                results = run;
-            } else {
-                results.extend(run);
+            match first {
+                None => first = Some(run),
+                Some(_) => others.push(run),
             }
         }
         self.ready.store(landed.is_ready(), Ordering::Relaxed);
+        drop(landed);
+        let mut results = first.map_or_else(Vec::new, Run::open);
+        results.extend(others.into_iter().flat_map(Run::open));
         results
     }
 
@@ -334,6 +370,21 @@ mod tests {
         assert_eq!((items.claim(&mut run), run.as_slice()), (Some(3), &['d'][..]));
         assert_eq!(items.claim(&mut run), None);
         assert!(push('e', 1), "the helper that found nothing counts no more");
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_by_who_takes_it() {
+        let (results, opened) = (Results::new(), std::sync::Arc::new(AtomicBool::new(false)));
+        let told = std::sync::Arc::clone(&opened);
+        let open = move || {
+            told.store(true, Ordering::Relaxed);
+            vec!['b', 'c']
+        };
+        results.put(1, Run::Sealed(2, Box::new(open)), true);
+        results.put(0, vec!['a'], true);
+        results.put(3, vec!['d'], true);
+        assert!(results.is_ready() && !opened.load(Ordering::Relaxed));
+        assert_eq!(results.take(), ['a', 'b', 'c', 'd']);
     }
 
     #[test]

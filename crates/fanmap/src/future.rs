@@ -68,6 +68,12 @@ pub trait Control: Send + Sync {
 
     /// Whether a worker runs the task right now.
     fn is_running(&self) -> bool;
+
+    /// A thread is about to wait for the task: looks what has ended. False if there was nothing.
+    #[doc(hidden)]
+    fn look(&self) -> bool {
+        false
+    }
 }
 
 type Callback = Box<dyn FnOnce() + Send>;
@@ -414,8 +420,8 @@ impl<T> Future<T> {
 
     /// Calls `callback` when the task has ended or was cancelled: now, if it has.
     ///
-    /// Callbacks run in the order they were added, on the thread that ended the task (a worker, or who cancelled it), so
-    /// keep them short. A panic in one is contained.
+    /// Callbacks run in the order they were added, on the thread that ended the task (a worker, or who cancelled it; over
+    /// processes, who hears of its end, which may be a thread that waits for another one), so keep them short. A panic in one is contained.
     pub fn on_done(&self, callback: impl FnOnce() + Send + 'static) {
         let mut slot = self.shared.slot();
         match &mut *slot {
@@ -432,6 +438,10 @@ impl<T> Future<T> {
             let epoch = self.shared.settled.epoch();
             if let Some(result) = self.shared.take() {
                 return result;
+            }
+            let in_time = deadline.is_none_or(|at| Instant::now() < at);
+            if in_time && self.shared.control.as_ref().is_some_and(|control| control.look()) {
+                continue;
             }
             match self.shared.settled.wait(epoch, deadline) {
                 // In a Rust program the signal's handler has done what there was to do.

@@ -228,6 +228,12 @@ impl Load {
         self.bytes.len() + self.blobs.iter().map(Attached::len).sum::<usize>()
     }
 
+    /// Nothing is in it any more.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.blobs.clear();
+    }
+
     /// The bytes as they travel, followed by the references to the blobs; how many these are; and their leases.
     pub(crate) fn pack(mut self) -> (Vec<u8>, u32, Vec<Arc<Lease>>) {
         for attached in &self.blobs {

@@ -3,6 +3,7 @@
 //! A function cannot travel to another process, but its name can, if the same program runs there. [`register!`](crate::register) writes a
 //! function down at link time; [`init`] turns the program into a worker when a pool has started it as one.
 
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -12,14 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::buffer;
 use crate::error::{Error, ErrorKind};
-use crate::memory::{Load, Memory, Message};
+use crate::memory::{Load, Memory, Message, Parcel};
 use crate::outcome::Panic;
 use crate::worker::{self, Chunk, Handler};
 
 /// The variable that tells a program that it was started as a worker, and by which process.
 pub(crate) const WORKER_VARIABLE: &str = "FANMAP_WORKER_OF";
 
-type Run = fn(&mut Message, &Arc<Memory>) -> Result<Load, Raised>;
+/// Calls a function on an encoded argument, which may take its buffers out of those that came with it, and appends its result.
+type Run = fn(&[u8], &mut Vec<Parcel>, &Arc<Memory>, &mut Load) -> Result<(), Raised>;
 
 /// One registered function. Made by [`register!`](crate::register).
 #[derive(Debug)]
@@ -61,13 +63,15 @@ impl Entry {
 #[doc(hidden)]
 pub fn call<A: DeserializeOwned, R: Serialize>(
     f: impl Fn(A) -> R,
-    argument: &mut Message,
+    argument: &[u8],
+    blobs: &mut Vec<Parcel>,
     memory: &Arc<Memory>,
-) -> Result<Load, Raised> {
+    results: &mut Load,
+) -> Result<(), Raised> {
     let codec = |what: &str, why| Raised::Codec(format!("the task's {what}: {why}"));
     catch_unwind(AssertUnwindSafe(|| {
-        let argument = buffer::decode(argument).map_err(|why| codec("argument could not be decoded", why))?;
-        buffer::encode(&f(argument), memory).map_err(|why| codec("result could not be encoded", why))
+        let argument = buffer::decode(argument, blobs).map_err(|why| codec("argument could not be decoded", why))?;
+        buffer::encode(&f(argument), memory, results).map_err(|why| codec("result could not be encoded", why))
     }))
     .unwrap_or_else(|payload| Err(Raised::Panic(Panic::from_payload(&*payload).message().to_owned())))
 }
@@ -105,7 +109,9 @@ macro_rules! register {
             $crate::__private::submit! {
                 $crate::__private::Entry::new(
                     || ::std::any::type_name_of_val(&$function),
-                    |argument, memory| $crate::__private::call($function, argument, memory),
+                    |argument, blobs, memory, results| {
+                        $crate::__private::call($function, argument, blobs, memory, results)
+                    },
                 )
             }
         )+
@@ -216,7 +222,8 @@ pub fn init() {
     std::process::exit(0);
 }
 
-/// What a worker knows: the functions that it was sent the names of.
+/// What a worker knows: the functions that it was sent the names of. Results of tiny tasks are kept for a moment and given together
+/// ([`Chunk`]), in their order; one with buffers beside it is the last of its message.
 #[derive(Default)]
 struct Functions(std::collections::HashMap<u64, Result<Run, String>>);
 
@@ -237,21 +244,40 @@ impl Handler for Functions {
     }
 
     fn run(&mut self, function: u64, mut body: Message, chunk: &mut Chunk<'_>) -> Result<(), Error> {
-        while chunk.start(self).is_some() {
-            let result = match self.0.get(&function) {
-                Some(Ok(run)) => run(&mut body, chunk.memory()),
-                Some(Err(why)) => Err(Raised::Codec(why.clone())),
-                None => Err(Raised::Codec("the worker was never sent this function".to_owned())),
+        let mut arguments = buffer::values(&body.bytes).zip(0..);
+        let (mut results, mut count) = (Load::default(), 0);
+        while let Some(place) = chunk.start(self) {
+            let argument = arguments.find(|(_, at)| *at == place);
+            let before = results.bytes.len();
+            let result = match (self.0.get(&function), argument) {
+                (Some(Ok(run)), Some((argument, _))) => run(argument, &mut body.blobs, chunk.memory(), &mut results),
+                (Some(Err(why)), _) => Err(Raised::Codec(why.clone())),
+                (None, _) => Err(Raised::Codec("the worker was never sent this function".to_owned())),
+                (_, None) => Err(Raised::Codec("the task's argument did not come".to_owned())),
             };
-            chunk.ended();
-            match result {
-                Ok(value) => chunk.values(self, 1, value)?,
-                Err(raised) => {
-                    let again = matches!(raised, Raised::Panic(_));
-                    chunk.raised(self, postcard::to_allocvec(&raised).unwrap_or_default(), again)?;
-                }
+            let due = chunk.ended();
+            count += u32::from(result.is_ok());
+            if let Err(raised) = result {
+                results.bytes.truncate(before);
+                give(self, chunk, &mut results, &mut count)?;
+                let again = matches!(raised, Raised::Panic(_));
+                chunk.raised(self, postcard::to_allocvec(&raised).unwrap_or_default(), again)?;
+            } else if due || !results.blobs.is_empty() || results.bytes.len() >= MUCH {
+                give(self, chunk, &mut results, &mut count)?;
             }
         }
-        Ok(())
+        give(self, chunk, &mut results, &mut count)
+    }
+}
+
+/// How many bytes of results are kept to be given together. More would hold up those who could take them; less, and each costs
+/// the price of many.
+const MUCH: usize = 64 << 10;
+
+/// Gives the results of the tasks that have returned and are kept, if there are any.
+fn give(handler: &mut Functions, chunk: &mut Chunk<'_>, results: &mut Load, count: &mut u32) -> Result<(), Error> {
+    match mem::take(count) {
+        0 => Ok(()),
+        count => chunk.values(handler, count, mem::take(results)),
     }
 }

@@ -464,6 +464,63 @@ fn a_long_argument_and_result_pass_whole() {
 }
 
 #[test]
+fn tiny_tasks_that_travel_together_fail_alone() {
+    let pool = pool(2);
+    let items = (4..2000).chain([3]).chain(2000..4000);
+    let results: Vec<_> = pool.map(items.clone(), die_on_three).unwrap().collect();
+    for (result, item) in results.into_iter().zip(items.clone()) {
+        match result {
+            Ok(value) => assert_eq!(value, item),
+            Err(error) => assert_eq!((error.kind(), item), (ErrorKind::WorkerLost, 3)),
+        }
+    }
+    let results: Vec<_> = pool.map(items.clone(), fail_on_odd).unwrap().collect();
+    for (index, (result, item)) in results.into_iter().zip(items).enumerate() {
+        match result {
+            Ok(value) => assert_eq!((value, item % 2), (item, 0)),
+            Err(error) => assert!(
+                item % 2 == 1
+                    && error.item() == Some(index as u64)
+                    && error.message().contains(&format!("{item} is odd")),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn an_item_of_an_input_that_waits_for_its_task_is_not_kept_for_others_to_join() {
+    let (pool, gate) = (pool(2), Gate::new("live"));
+    // Each pipe has an end once its task has begun; before, nothing else is read.
+    let gates = (0..20).flat_map(|_| {
+        let opened = std::iter::from_fn(|| {
+            gate.open();
+            None
+        });
+        let tiny = std::iter::repeat_n("/dev/null".to_owned(), 199);
+        tiny.chain([gate.path()]).chain(opened)
+    });
+    let map = pool.map(gates, wait_for_file).unwrap().window(1000).unwrap();
+    assert_eq!(map.filter(Result::is_ok).count(), 20 * 200);
+}
+
+#[test]
+fn a_pool_whose_last_ends_a_waiting_thread_has_heard_ends_all_the_same() {
+    for _ in 0..20 {
+        let pool = pool(2);
+        let futures: Vec<_> = (0..200).map(|x| pool.submit(square, x).unwrap()).collect();
+        pool.close(Pending::Finish);
+        assert!(
+            futures
+                .into_iter()
+                .zip(0..)
+                .all(|(future, x)| future.wait() == Ok(x * x))
+        );
+        assert_eq!(pool.join(Some(Instant::now() + Duration::from_secs(60))), Joined::All);
+    }
+}
+
+#[test]
 fn a_map_reads_fewer_items_ahead_that_have_large_results() {
     let pool = pool(2);
     let read = Cell::new(0);

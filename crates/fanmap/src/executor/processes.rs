@@ -15,7 +15,7 @@ use crate::buffer;
 use crate::config::{ProcessConfig, Retries};
 use crate::error::{Error, ErrorKind};
 use crate::future::{Control, Future, Promise, controlled_promise};
-use crate::memory::{Load, Message};
+use crate::memory::{Load, Message, Parcel};
 use crate::outcome::{Outcome, Panic};
 use crate::queue::{Joined, Pending};
 use crate::registry::{self, Raised};
@@ -250,7 +250,9 @@ impl ProcessPool {
             terms: Arc::clone(&self.core.terms),
         });
         let name = self.core.function_of(&function)?;
-        let ticket = self.core.pool.submit(&name, self.core.encode(&argument)?, sink, 0)?;
+        let mut load = Load::default();
+        self.core.encode(&argument, &mut load)?;
+        let ticket = self.core.pool.submit(&name, load, sink, 0)?;
         // Nobody else has the future yet, so nobody has asked for the ticket.
         let _ = remote.0.set(ticket);
         Ok(future)
@@ -322,9 +324,9 @@ impl Core {
         Ok(function)
     }
 
-    /// An argument as it travels.
-    pub(crate) fn encode<A: Serialize>(&self, argument: &A) -> Result<Load, Error> {
-        buffer::encode(argument, self.pool.memory()).map_err(|why| {
+    /// Writes an argument to `load`, which is empty, as it travels.
+    pub(crate) fn encode<A: Serialize>(&self, argument: &A, load: &mut Load) -> Result<(), Error> {
+        buffer::encode(argument, self.pool.memory(), load).map_err(|why| {
             Error::new(
                 ErrorKind::Codec,
                 format!("the task's argument could not be encoded: {why}"),
@@ -348,26 +350,44 @@ pub(crate) fn decode<R: DeserializeOwned>(end: &mut End) -> Result<Outcome<R>, E
 }
 
 fn decode_outcome<R: DeserializeOwned>(outcome: &mut Outcome<Message, Vec<u8>>) -> Result<Outcome<R>, Error> {
-    let codec = |why| {
-        Error::new(
-            ErrorKind::Codec,
-            format!("the task's result could not be decoded: {why}"),
-        )
-    };
     Ok(match outcome {
-        // The caller's code, on a thread that others need.
-        Outcome::Value(message) => match catch_unwind(AssertUnwindSafe(|| buffer::decode(message))) {
-            Ok(value) => Outcome::Value(value.map_err(|why| codec(why.to_string()))?),
-            Err(payload) => return Err(codec(Panic::from_payload(&*payload).message().to_owned())),
-        },
+        Outcome::Value(message) => {
+            let bytes = std::mem::take(&mut message.bytes);
+            Outcome::Value(decode_value(buffer::values(&bytes).next(), &mut message.blobs)?)
+        }
         Outcome::Raised(bytes) => match postcard::from_bytes::<Raised>(bytes) {
             Ok(raised) => return Err(raised.into()),
-            Err(why) => return Err(codec(why.to_string())),
+            Err(why) => return Err(undecodable(&why.to_string())),
         },
         Outcome::Cancelled => Outcome::Cancelled,
         Outcome::TimedOut(overdue) => Outcome::TimedOut(Arc::clone(overdue)),
         Outcome::Lost(lost) => Outcome::Lost(Arc::clone(lost)),
     })
+}
+
+/// The values of so many tasks that returned, out of their message.
+pub(crate) fn decode_values<R: DeserializeOwned>(mut message: Message, count: u32) -> Vec<Result<R, Error>> {
+    let bytes = std::mem::take(&mut message.bytes);
+    let mut values = buffer::values(&bytes);
+    (0..count)
+        .map(|_| decode_value(values.next(), &mut message.blobs))
+        .collect()
+}
+
+/// By the caller's code, which may panic on a thread that others need.
+fn decode_value<R: DeserializeOwned>(value: Option<&[u8]>, blobs: &mut Vec<Parcel>) -> Result<R, Error> {
+    let value = value.ok_or_else(|| undecodable("it did not come"))?;
+    match catch_unwind(AssertUnwindSafe(|| buffer::decode(value, blobs))) {
+        Ok(value) => value.map_err(|why| undecodable(&why.to_string())),
+        Err(payload) => Err(undecodable(Panic::from_payload(&*payload).message())),
+    }
+}
+
+fn undecodable(why: &str) -> Error {
+    Error::new(
+        ErrorKind::Codec,
+        format!("the task's result could not be decoded: {why}"),
+    )
 }
 
 /// The state of a task is kept in the memory shared with its worker.
@@ -381,6 +401,10 @@ impl Control for Remote {
 
     fn is_running(&self) -> bool {
         self.0.get().is_some_and(Ticket::is_running)
+    }
+
+    fn look(&self) -> bool {
+        self.0.get().is_some_and(Ticket::look)
     }
 }
 

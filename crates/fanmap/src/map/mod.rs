@@ -50,6 +50,11 @@ pub(crate) trait Feed<T>: Send {
     /// Sends an item. If it returns `Ok`, a result is put under `index`, sooner or later, once.
     fn send(&mut self, item: T, index: u64) -> Result<(), Error>;
 
+    /// Before a wait for a result: looks for what has come. False if there was nothing.
+    fn look(&self) -> bool {
+        false
+    }
+
     /// What a task has taken lately.
     fn mean_task(&self) -> Option<Duration>;
 
@@ -219,6 +224,11 @@ impl<'f, I: Iterator, R> Map<'f, I, R> {
 
     /// Waits for a result. False if the time was over before.
     fn wait(&self) -> bool {
+        while self.deadline.is_none_or(|at| Instant::now() < at) && self.feed.look() {
+            if self.results.is_ready() {
+                return true;
+            }
+        }
         let mut together = self.together();
         loop {
             let gathered = (together > 1).then(|| Instant::now() + GATHER);

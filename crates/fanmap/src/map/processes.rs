@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use super::{Feed, Map};
 use crate::config::Retries;
 use crate::error::Error;
-use crate::executor::processes::{Core, ProcessPool, Terms, decode};
-use crate::flow::Results;
+use crate::executor::processes::{Core, ProcessPool, Terms, decode, decode_values};
+use crate::flow::{Results, Run};
+use crate::memory::Load;
 use crate::outcome::Outcome;
 use crate::supervisor::job::{End, Function, Sink, Wanted};
 
@@ -20,6 +21,9 @@ impl ProcessPool {
     ///
     /// It reads only so far ahead of the results that are asked for (see [`Map::window`]), so it takes an endless iterator
     /// too. A task that crashes its process is an `Err` in its place; the rest goes on. See [`ProcessPool`] for an example.
+    ///
+    /// Tasks of a few microseconds travel together. Those that had ended when another one crashed their process, a moment later,
+    /// may be run again, as their results are lost; any other task runs once.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the function is not registered.
@@ -54,6 +58,7 @@ impl ProcessPool {
                 bytes: Arc::clone(&result_bytes),
             }),
             function,
+            load: Load::default(),
             item_bytes: 0,
             result_bytes,
         };
@@ -69,20 +74,32 @@ struct Put<R> {
     bytes: Arc<AtomicUsize>,
 }
 
-impl<R: DeserializeOwned + Send> Sink for Put<R> {
+impl<R: DeserializeOwned + Send + 'static> Sink for Put<R> {
     fn finished(&self, first: u64, count: u32, mut end: End) {
         let size = match &end {
-            End::Outcome(Outcome::Value(message)) => message.size(),
+            End::Outcome(Outcome::Value(message)) => message.size() / count as usize,
             _ => 0,
         };
         let size = lately(self.bytes.load(Ordering::Relaxed), size);
         self.bytes.store(size.max(1), Ordering::Relaxed);
-        // One by one: runs are of one task here, but what was cancelled or lost may have been several.
-        for index in first..first + u64::from(count) {
-            let result = decode(&mut end).and_then(Outcome::into_result);
-            let result = result.map_err(|error| error.at_item(index));
-            self.results.put(index, vec![result], true);
-        }
+        let at_item = move |(result, index): (Result<R, Error>, u64)| result.map_err(|error| error.at_item(index));
+        let run = match end {
+            End::Outcome(Outcome::Value(message)) => Run::Sealed(
+                count as usize,
+                Box::new(move || {
+                    decode_values(message, count)
+                        .into_iter()
+                        .zip(first..)
+                        .map(at_item)
+                        .collect()
+                }),
+            ),
+            _ => {
+                let all = (0..count).map(|_| decode(&mut end).and_then(Outcome::into_result));
+                Run::Here(all.zip(first..).map(at_item).collect())
+            }
+        };
+        self.results.put(first, run, true);
     }
 
     fn wanted(&self) -> Wanted {
@@ -103,6 +120,8 @@ struct Sent {
     core: Arc<Core>,
     function: Arc<Function>,
     sink: Arc<dyn Sink>,
+    /// What the next item is encoded into.
+    load: Load,
     /// The encoded size of an item, and of a result, lately.
     item_bytes: usize,
     result_bytes: Arc<AtomicUsize>,
@@ -110,10 +129,16 @@ struct Sent {
 
 impl<T: Serialize> Feed<T> for Sent {
     fn send(&mut self, item: T, index: u64) -> Result<(), Error> {
-        let sink = Arc::clone(&self.sink);
-        let load = self.core.encode(&item)?;
-        self.item_bytes = lately(self.item_bytes, load.size());
-        self.core.pool.submit_run(&self.function, load, 1, sink, index)
+        self.load.clear();
+        self.core.encode(&item, &mut self.load)?;
+        self.item_bytes = lately(self.item_bytes, self.load.size());
+        self.core
+            .pool
+            .submit_next(&self.function, &mut self.load, &self.sink, index)
+    }
+
+    fn look(&self) -> bool {
+        self.core.pool.look()
     }
 
     fn bytes_each(&self) -> usize {

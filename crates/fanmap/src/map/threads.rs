@@ -204,7 +204,7 @@ impl<T, F, R> Helper<'_, T, F, R> {
             drop(item);
             Err(why().at_item(index))
         });
-        self.results.put(first, results.collect(), true);
+        self.results.put(first, results.collect::<Vec<_>>(), true);
     }
 }
 

@@ -226,6 +226,8 @@ pub(super) struct Job {
     earlier: Mutex<Vec<Outcome<Message, Vec<u8>>>>,
     /// Whether nobody wants further tries. Used only under the pool's lock.
     forgone: AtomicBool,
+    /// Whether arguments of further tasks may be put behind its own.
+    joins: bool,
 }
 
 impl Job {
@@ -248,7 +250,54 @@ impl Job {
             place: Mutex::new(Place::Queued),
             earlier: Mutex::default(),
             forgone: AtomicBool::new(false),
+            joins: false,
         })
+    }
+
+    /// One task in the queue, which others may join.
+    pub(super) fn first(
+        id: u64,
+        function: &Arc<Function>,
+        message: Packed,
+        sink: &Arc<dyn Sink>,
+        key: u64,
+    ) -> Arc<Self> {
+        let mut job = Self::new(id, function, message, 1, Arc::clone(sink), key);
+        if let Some(job) = Arc::get_mut(&mut job) {
+            job.joins = job.message.blobs == 0;
+        }
+        job
+    }
+
+    /// Whether the next task may join.
+    pub(super) fn grows(&self) -> bool {
+        self.joins && policy::grows(self.function.mean_task(), self.count(), self.message.body.len())
+    }
+
+    /// Adds the task that comes after its last to a job that the queue alone has. False: it cannot.
+    pub(super) fn join(
+        self: &mut Arc<Self>,
+        function: &Arc<Function>,
+        argument: &[u8],
+        sink: &Arc<dyn Sink>,
+        key: u64,
+    ) -> bool {
+        let follows = self.key + u64::from(self.count()) == key && self.part == Part::all(self.count());
+        if !follows || !self.grows() || !Arc::ptr_eq(&self.function, function) || !same_sink(&self.sink, sink) {
+            return false;
+        }
+        let Some(job) = Arc::get_mut(self) else {
+            return false;
+        };
+        let Some(body) = Arc::get_mut(&mut job.message.body) else {
+            return false;
+        };
+        if body.capacity() - body.len() < argument.len() {
+            body.reserve(policy::RUN_BYTES.max(argument.len()));
+        }
+        body.extend_from_slice(argument);
+        job.part = Part::all(job.count() + 1);
+        true
     }
 
     /// How many tasks it is.
@@ -268,6 +317,7 @@ impl Job {
             place: Mutex::new(Place::Queued),
             earlier: Mutex::default(),
             forgone: AtomicBool::new(self.forgone.load(Ordering::Relaxed)),
+            joins: false,
         })
     }
 
@@ -323,5 +373,50 @@ impl Job {
             last: Box::new(end),
             earlier,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Deaf;
+
+    impl Sink for Deaf {
+        fn finished(&self, _first: u64, _count: u32, _end: End) {}
+    }
+
+    #[test]
+    fn a_tiny_task_joins_the_one_before_it_unless_somebody_has_that() {
+        let forgotten = Arc::new(Forgotten::new());
+        let function = Arc::new(Function::new(1, "f", Vec::new().into(), &forgotten));
+        let (sink, other): (Arc<dyn Sink>, Arc<dyn Sink>) = (Arc::new(Deaf), Arc::new(Deaf));
+        let first = || Job::first(1, &function, Packed::new(vec![1, 2].into()), &sink, 7);
+        assert!(
+            !first().join(&function, &[3], &sink, 8),
+            "it is not known how long they take"
+        );
+        function.took(1_000, 1);
+        let mut job = first();
+        assert!(!job.join(&function, &[3], &sink, 9) && !job.join(&function, &[3], &other, 8));
+        assert!(job.join(&function, &[3], &sink, 8) && job.join(&function, &[4, 5], &sink, 9));
+        assert_eq!(
+            (job.part, job.message.body.as_slice()),
+            (Part::all(3), &[1, 2, 3, 4, 5][..])
+        );
+        let sent = Arc::clone(&job);
+        assert!(!job.join(&function, &[6], &sink, 10));
+        drop(sent);
+        assert!(job.join(&function, &[6], &sink, 10));
+        assert!(
+            !Job::new(1, &function, Packed::new(vec![1].into()), 1, Arc::clone(&sink), 7).join(
+                &function,
+                &[2],
+                &sink,
+                8
+            )
+        );
+        function.took(1_000_000_000, 1);
+        assert!(!job.join(&function, &[7], &sink, 11), "they take long now");
     }
 }

@@ -9,6 +9,9 @@
 //!   It is started by the first submit, and ends with the last worker once the pool is closed, or was idle for as long as
 //!   it may be.
 //! * **Sinks** get the ends. They are called after the lock is released, by whoever found the end.
+//! * **A thread that is about to wait** for an end may look first what the workers have said ([`Pool::look`]), under the lock and
+//!   as the supervisor would. So what is there needs no other thread to wake up, and what came is decoded where it is wanted.
+//!   See *Who hears the workers*.
 //!
 //! # Why it cannot hang
 //! The lock is never held while waiting: writing into a ring takes what fits and leaves the rest to the next turn. The
@@ -28,7 +31,7 @@
 //! # Tasks that are tried again
 //! Whether one is that failed, how often and after which rest, is the sink's to say too ([`job::Sink::retries`]); whether what
 //! its function raised counts, the worker's handler. Its job keeps the encoded argument, and what the attempts came to, until
-//! its outcome is final; the sink hears of that alone. All is decided under the lock, by the supervisor, where it hears the
+//! its outcome is final; the sink hears of that alone. All is decided under the lock, by who hears the
 //! failure or settles a death:
 //!
 //! ```text
@@ -41,13 +44,28 @@
 //! Of a run of tasks the one that failed goes on as a job of its own, and the others as before. A pool that closes waits for
 //! those that rest, as for those that are queued; one that breaks fails them. What ran when its sink, or all that waited, was
 //! cancelled is not tried again ([`job::Job::forgo`]), or its next try would escape the cancel. Workers map the blobs of such
-//! tasks copy on write, so that each attempt finds them as they were sent. Only the supervisor adds to the list, and it looks
-//! at it before it sleeps: none is overslept.
+//! tasks copy on write, so that each attempt finds them as they were sent. Who adds to it has
+//! heard a worker, after which the supervisor has a turn, and looks at the list before it sleeps: none is overslept.
 //!
 //! # Tasks that are held back
 //! A sink may have its tasks stay in the queue ([`job::Sink::holds`]), so that results do not pile up before a consumer that
 //! is slow to take them: others pass them, and no worker is started for them. A sink that ends this says so
 //! ([`Pool::resume`]). What holds, and why that cannot hang, is the map's (`brake`). A pool that closes holds nothing.
+//!
+//! # Who hears the workers
+//! Who looks leaves the workers' flags as they are as long as it finds something: it will look again before it sleeps. The
+//! supervisor, when it comes to sleep after such a look, does not arm them either, and so is not rung for what the other one
+//! hears; but it sleeps for a moment only (`policy::LEFT_ALONE`), and arms them after that unless somebody has looked again.
+//! Before it sleeps itself, who looks arms every flag and looks once more, as the supervisor does: what comes then rings for
+//! the supervisor, which wakes it. All of this is under the lock, and a flag that is armed once too often costs a wake-up and
+//! nothing else. So whatever a worker says, and whoever hears it, the supervisor has a turn soon after: it was rung, or its sleep
+//! has an end. What only it does (ends, deadlines, tasks that rest) waits no longer than that.
+//!
+//! # Tiny tasks of a map
+//! Those whose arguments can be told apart one behind the other ([`Pool::submit_next`]) are put together to runs while they are
+//! queued ([`job::Job::join`]), and sent once a worker runs low or the run is long enough. A run in the queue is a job like any
+//! other, so nothing in it waits for an item that has not been read: whoever hears that a worker is through with what it had
+//! sends it what there is.
 //!
 //! # Results that gather
 //! A wake-up takes a core from a worker. So the supervisor may doze: it lets ends gather for a moment (`policy`). It does where

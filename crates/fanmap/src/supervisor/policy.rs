@@ -64,6 +64,23 @@ pub(super) fn starts(queued: usize, unused: usize, wanted: usize, present: usize
     (queued.saturating_sub(unused) + wanted).min(limit.saturating_sub(present))
 }
 
+/// How much work a run has that tasks may join. Less, and each task bears more of what a message costs; more, and what is left of
+/// a run is more often to be taken back.
+const RUN: Duration = Duration::from_micros(50);
+
+/// How many bytes of arguments. More would do no better.
+pub(super) const RUN_BYTES: usize = 16 << 10;
+
+/// Whether another task may join a run in the queue that has `count` tasks, which take so long each, and so many bytes.
+pub(super) fn grows(mean: Option<Duration>, count: u32, bytes: usize) -> bool {
+    mean.is_some_and(|mean| is_short(mean, count.saturating_add(1))) && bytes < RUN_BYTES
+}
+
+/// Whether so many tasks are no more than a run has.
+pub(super) fn is_short(mean: Duration, count: u32) -> bool {
+    mean.saturating_mul(count) <= RUN
+}
+
 /// How many of the `waiting` tasks of a busy worker an idle one takes.
 pub(super) fn share(waiting: usize) -> usize {
     waiting.div_ceil(2)
@@ -126,6 +143,10 @@ const UNASKED: Duration = Duration::from_millis(1);
 pub(super) fn nap_unasked(mean: Duration) -> Option<Duration> {
     (mean.saturating_mul(2) <= UNASKED).then_some(UNASKED)
 }
+
+/// For how long the supervisor leaves the workers to a thread that looks itself before it waits. Shorter, and the two meet at the
+/// pool's lock all the time; longer, and the ends of others' tasks come late should that thread turn to something else.
+pub(super) const LEFT_ALONE: Duration = KEPT;
 
 /// Whether the pool must give up after so many workers in a row ended before they were ready.
 pub(super) fn gives_up(failed_starts: u32) -> bool {

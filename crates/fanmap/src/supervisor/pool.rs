@@ -164,6 +164,32 @@ impl Pool {
         self.queue(function, arguments.into(), count, sink, first).map(drop)
     }
 
+    /// Submits one task, as [`Pool::submit_run`] does, of those whose arguments can be told apart where they stand one behind the
+    /// other. While such tasks are queued that are tiny and have consecutive keys, they are put together to a run.
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub(crate) fn submit_next(
+        &self,
+        function: &Arc<Function>,
+        argument: &mut Load,
+        sink: &Arc<dyn Sink>,
+        key: u64,
+    ) -> Result<(), Error> {
+        let mut state = self.open()?;
+        let joined = argument.blobs.is_empty()
+            && state
+                .queue
+                .back_mut()
+                .is_some_and(|last| last.join(function, &argument.bytes, sink, key));
+        if !joined {
+            let message = Packed::new(std::mem::take(argument));
+            let job = Job::first(state.next_id(), function, message, sink, key);
+            state.queue.push_back(job);
+        }
+        self.dispatch(state, sink, !joined)
+    }
+
     fn queue(
         &self,
         function: &Arc<Function>,
@@ -173,30 +199,40 @@ impl Pool {
         key: u64,
     ) -> Result<Arc<Job>, Error> {
         let message = Packed::new(load);
-        let mut state = self.shared.lock()?;
-        match &state.phase {
-            Phase::Open => {}
-            Phase::Closing => {
-                return Err(Error::new(
-                    ErrorKind::Closed,
-                    "cannot schedule new tasks after shutdown",
-                ));
-            }
-            Phase::Broken(broken) => return Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
-        }
+        let mut state = self.open()?;
         let job = Job::new(state.next_id(), function, message, count, sink, key);
         state.queue.push_back(Arc::clone(&job));
+        self.dispatch(state, &job.sink, true)?;
+        Ok(job)
+    }
+
+    /// The state, if tasks are taken.
+    fn open(&self) -> Result<MutexGuard<'_, State>, Error> {
+        let state = self.shared.lock()?;
+        match &state.phase {
+            Phase::Open => Ok(state),
+            Phase::Closing => Err(Error::new(
+                ErrorKind::Closed,
+                "cannot schedule new tasks after shutdown",
+            )),
+            Phase::Broken(broken) => Err(Error::new(ErrorKind::Broken, broken.reason.clone())),
+        }
+    }
+
+    /// Sends on what was put at the back of the queue: a job of its own, if it is `new`.
+    fn dispatch(&self, mut state: MutexGuard<'_, State>, sink: &Arc<dyn Sink>, new: bool) -> Result<(), Error> {
         state.dispatch();
         if let Err(error) = watch::start_workers(&self.shared, &mut state) {
             // There is no supervisor, so no worker either: the job is where it was put. Who is told that it was refused
             // must not see it run once somebody else's starts.
+            debug_assert!(new, "a queue with tasks in it has a supervisor");
             state.queue.pop_back();
             return Err(error);
         }
-        if job.sink.time_limit().is_some_and(|limit| state.oversleeps(limit)) {
+        if sink.time_limit().is_some_and(|limit| state.oversleeps(limit)) {
             self.shared.bell.ring();
         }
-        Ok(job)
+        Ok(())
     }
 
     /// Cancels every task that was submitted with this sink and has not started; with `kill`, workers that run one are
@@ -225,6 +261,13 @@ impl Pool {
     /// Sends on what a sink held back ([`Sink::holds`]) and does no more.
     pub fn resume(&self) {
         self.shared.bell.ring();
+    }
+
+    /// For a thread that is about to wait for the end of a task: hands over the ends that workers have told of, its own and
+    /// others'. True: there were some, so look whether the wait is over, and here again.
+    #[must_use]
+    pub(crate) fn look(&self) -> bool {
+        self.shared.look()
     }
 
     /// After a change: hands over the ends that it owes, and has the supervisor look. Some may have been the last that a
@@ -474,6 +517,12 @@ impl Ticket {
     pub fn attend(&self) -> Attention {
         self.shared.attend();
         Attention(Arc::clone(&self.shared))
+    }
+
+    /// As [`Pool::look`].
+    #[must_use]
+    pub(crate) fn look(&self) -> bool {
+        self.shared.look()
     }
 
     /// Somebody wants to know how the task is doing: if its end has come, it is to be delivered now.

@@ -196,6 +196,11 @@ impl Seat {
         }
     }
 
+    /// Whether it has hardly anything to do behind what it is at.
+    pub(super) fn runs_low(&self) -> bool {
+        self.in_flight.len() < 2
+    }
+
     /// Whether it has nothing to do and could be sent a task.
     pub(super) fn is_idle(&self) -> bool {
         self.stage == Stage::Ready && self.in_flight.is_empty()
@@ -412,9 +417,13 @@ impl Seat {
         self.doomed || matches!(self.replies.has_input(), Ok(false))
     }
 
+    /// The supervisor is awake.
+    pub(super) fn disarm(&self) {
+        self.link.parent_asleep().disarm();
+    }
+
     /// Reads what the worker has said. A worker that talks nonsense is ended.
     pub(super) fn listen(&mut self, said: &mut Vec<Said>) {
-        self.link.parent_asleep().disarm();
         loop {
             match self.replies.next() {
                 Ok(Some((kind, body, blobs))) => match self.understand(kind, body, blobs) {

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::memory::Memory;
 use crate::output::Outlet;
 use crate::supervisor::job::Forgotten;
-use crate::supervisor::state::State;
+use crate::supervisor::state::{self, State};
 
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
@@ -44,6 +44,19 @@ impl Shared {
             ));
         }
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// See [`Pool::look`](super::Pool::look).
+    pub(super) fn look(&self) -> bool {
+        let Ok(mut state) = self.lock() else {
+            return false;
+        };
+        let found = state.look();
+        let (owed, freed) = (std::mem::take(&mut state.owed), std::mem::take(&mut state.freed));
+        drop(state);
+        state::deliver(owed);
+        freed.let_go();
+        found
     }
 
     /// No worker is left and none will come.

@@ -71,7 +71,27 @@ pub(super) fn deliver(owed: Vec<Owed>) {
     of_maps.into_iter().rev().for_each(Owed::deliver);
 }
 
-/// What was heard in one look at all workers, by how soon it was wanted.
+/// How the supervisor sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Until a worker says something.
+    Asleep,
+    /// For so long, or until a worker has run out of work.
+    Dozing(Duration),
+    /// For so long: somebody else hears the workers.
+    Unarmed(Duration),
+}
+
+impl Rest {
+    pub(super) fn limit(self) -> Option<Duration> {
+        match self {
+            Rest::Asleep => None,
+            Rest::Dozing(limit) | Rest::Unarmed(limit) => Some(limit),
+        }
+    }
+}
+
+/// What was heard of workers, by how soon it was wanted.
 #[derive(Default)]
 struct Heard {
     at_once: bool,
@@ -79,14 +99,15 @@ struct Heard {
     soon: Option<Duration>,
     together: Option<Duration>,
     later: Option<Duration>,
-    /// Whether results were encoded together.
+    /// Whether results were encoded together that had gathered for a while.
     in_runs: bool,
 }
 
 impl Heard {
     fn note(&mut self, (job, tasks): &Cut) {
-        self.in_runs |= tasks.len() > 1;
         let mean = job.function.mean_task().unwrap_or(Duration::MAX);
+        let count = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        self.in_runs |= count > 1 && !policy::is_short(mean, count);
         match job.sink.wanted() {
             Wanted::AtOnce => self.at_once = true,
             Wanted::Soon => self.soon = self.soon.max(Some(mean)),
@@ -126,7 +147,7 @@ impl Freed {
 pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) queue: VecDeque<Arc<Job>>,
-    /// Tasks to be tried again: by when that is, and by their ids. Only the supervisor adds to it.
+    /// Tasks to be tried again: by when that is, and by their ids.
     pub(super) resting: BTreeMap<(Instant, u64), Arc<Job>>,
     pub(super) seats: Vec<Seat>,
     pub(super) owed: Vec<Owed>,
@@ -141,7 +162,10 @@ pub(super) struct State {
     /// Since when there has been nothing to do.
     pub(super) idle_since: Option<Instant>,
     pub(super) next_id: u64,
+    /// Since the supervisor last went to sleep.
     heard: Heard,
+    /// Whether the last look of a thread that was about to wait found something: it is at work, and will look again.
+    looked: bool,
     /// When the supervisor wakes up by itself, as of its last look; `None` for never.
     pub(super) sleeps_until: Option<Instant>,
     /// How many workers to start beyond what the queue asks for.
@@ -171,6 +195,7 @@ impl State {
             idle_since: None,
             next_id: 0,
             heard: Heard::default(),
+            looked: false,
             sleeps_until: None,
             wanted: if at_once { limit } else { 0 },
             failed_starts: 0,
@@ -215,7 +240,10 @@ impl State {
             }
             let credit = policy::credit(job.function.mean_task(), growing);
             let credit = policy::credit_for(credit, job.sink.together());
-            let roomy = self.seats.iter_mut().filter(|seat| seat.room(credit) > 0);
+            // One that grows stays until it is wanted.
+            let grows = at + 1 == self.queue.len() && job.grows();
+            let wants = |seat: &&mut Seat| seat.room(credit) > 0 && (!grows || seat.runs_low());
+            let roomy = self.seats.iter_mut().filter(wants);
             let Some(seat) = roomy.min_by_key(|seat| seat.load()) else {
                 return;
             };
@@ -354,7 +382,6 @@ impl State {
 
     /// Reads what every worker has said.
     pub(super) fn listen(&mut self) {
-        self.heard = Heard::default();
         let mut refusal = None;
         let mut said = Vec::new();
         for seat in &mut self.seats {
@@ -484,8 +511,17 @@ impl State {
         }
     }
 
+    /// Looks what workers have said, for a thread that is about to wait. False: nothing, and the supervisor will hear at once
+    /// what they say next.
+    pub(super) fn look(&mut self) -> bool {
+        self.listen();
+        self.dispatch();
+        self.looked = !self.owed.is_empty() || !self.seats.iter().all(|seat| seat.arm(false));
+        self.looked
+    }
+
     /// For how long the results that come next may gather.
-    pub(super) fn nap(&self) -> Option<Duration> {
+    fn nap(&self) -> Option<Duration> {
         let heard = &self.heard;
         if heard.at_once {
             return None;
@@ -501,6 +537,17 @@ impl State {
         let later = heard.later.map(policy::nap_unasked);
         // Where several were heard, what suits all.
         [soon, together, later].into_iter().flatten().min()?
+    }
+
+    /// How the supervisor is to sleep now that it is to.
+    pub(super) fn rest(&mut self) -> Rest {
+        let nap = self.nap();
+        self.heard = Heard::default();
+        match nap {
+            _ if std::mem::take(&mut self.looked) => Rest::Unarmed(policy::LEFT_ALONE),
+            Some(nap) => Rest::Dozing(nap),
+            None => Rest::Asleep,
+        }
     }
 
     /// A worker could not be started, or ended before it was ready.

@@ -22,7 +22,7 @@ use crate::supervisor::job::Broken;
 use crate::supervisor::launcher::{self, Launcher, Start};
 use crate::supervisor::seat::{Seat, Stage};
 use crate::supervisor::shared::Shared;
-use crate::supervisor::state::{self, Failure, Phase, State};
+use crate::supervisor::state::{self, Failure, Phase, Rest, State};
 use crate::transport::control::{Memories, Report};
 
 /// For how long an idle pool keeps memory warm for large buffers. Shorter, and a program that maps every few seconds writes
@@ -136,6 +136,7 @@ impl Supervisor {
     fn turn(&mut self) -> Turn {
         let forgotten = self.shared.forgotten.take();
         let mut state = self.lock();
+        state.seats.iter().for_each(Seat::disarm);
         state.listen();
         state.expire();
         state.bury();
@@ -320,12 +321,20 @@ impl Supervisor {
     /// Raises every flag and looks once more. `None` if there is something to do; else what to wait for.
     fn arm(&self) -> Option<Watched> {
         let mut state = self.lock();
-        let nap = state.nap().filter(|_| self.shared.may_doze());
-        if !state.seats.iter().all(|seat| seat.arm(nap.is_some())) {
+        let rest = match state.rest() {
+            Rest::Dozing(_) | Rest::Unarmed(_) if !self.shared.may_doze() => Rest::Asleep,
+            rest => rest,
+        };
+        let armed = match rest {
+            Rest::Asleep => state.seats.iter().all(|seat| seat.arm(false)),
+            Rest::Dozing(_) => state.seats.iter().all(|seat| seat.arm(true)),
+            Rest::Unarmed(_) => true,
+        };
+        if !armed {
             self.shared.dozing.store(false, Ordering::SeqCst);
             return None;
         }
-        let nap = nap.and_then(|nap| Instant::now().checked_add(nap));
+        let nap = rest.limit().and_then(|nap| Instant::now().checked_add(nap));
         // Until it has come: those that were told to leave then are waited for without it.
         let stays = |seat: &Seat| seat.stage != Stage::Leaving;
         let deadline = if state.seats.iter().any(stays) {
