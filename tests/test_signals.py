@@ -95,6 +95,43 @@ except KeyboardInterrupt:
         assert ended(program) == Ended(0, "second\n", "")
 
 
+@pytest.mark.parametrize("executor", ["ThreadPoolExecutor", "ProcessPoolExecutor"])
+def test_a_ctrl_c_that_interrupts_no_system_call_is_seen_a_moment_later(executor: str) -> None:
+    """As one between the last look at the signals and the wait: `interrupt_main` leaves its flag, and no more."""
+    code = f"""
+import _thread, threading, time
+pool = fanmap.{executor}(1)
+future = pool.submit(time.sleep, 600)
+about_to_wait, over = threading.Semaphore(0), threading.Semaphore(0)
+missed = []
+
+def interrupt():
+    # Which lets go of the interpreter's lock once it waits.
+    about_to_wait.acquire()
+    _thread.interrupt_main()
+    if not over.acquire(timeout=2):
+        missed.append(1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        over.acquire()
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+# A busy machine may keep the thread from coming in time.
+for _ in range(10):
+    thread = threading.Thread(target=interrupt)
+    try:
+        thread.start()
+        about_to_wait.release()
+        future.result()
+    except KeyboardInterrupt:
+        over.release()
+    thread.join()
+print(len(missed) < 5, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with started("import fanmap, os, signal, sys" + code) as program:
+        assert ended(program) == Ended(-signal.SIGKILL, "True\n", "")
+
+
 def test_after_ctrl_c_the_warm_pool_is_usable(gate: Gate) -> None:
     code = """
 try:

@@ -1,7 +1,8 @@
 //! Waits that see Ctrl-C.
 //!
 //! The engine's waits return when a signal handler ran. Python's own handlers run only where the interpreter looks for
-//! them: here, attached again, and then the wait goes on, or the exception that the handler raised ends it.
+//! them: here, attached again, and then the wait goes on, or the exception that the handler raised ends it. A signal that came
+//! too late for the interpreter's last look and too early to interrupt the wait is seen a moment later.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use fanmap::Joined;
+use fanmap_shm::event::look_soon;
 
 /// Repeats `wait`, detached, until it gives something other than `None`, which means that a signal came.
 pub(crate) fn interruptible<R: Send>(py: Python<'_>, mut wait: impl FnMut() -> Option<R> + Send) -> PyResult<R> {
+    look_soon();
     loop {
         if let Some(found) = py.detach(&mut wait) {
             return Ok(found);

@@ -4,6 +4,10 @@
 //! raw futex. The standard library's and crossbeam's waits retry when a signal interrupts them, so a Python program in
 //! such a wait would never see Ctrl-C; this one returns [`Wake::Interrupted`] and lets the caller decide.
 //!
+//! A signal that comes between the caller's last look at the signals and the system call interrupts nothing. So a caller that
+//! looks at them says so before its first wait ([`look_soon`]), which then returns to it after a moment, once: whatever came
+//! before that is seen, and what comes later interrupts.
+//!
 //! # Protocol
 //! The waiter reads [`Event::epoch`], *then* looks at the state it waits for, *then* calls [`Event::wait`] with the epoch
 //! it read. The notifier changes the state, *then* calls [`Event::notify`]. If the change came after the waiter looked,
@@ -11,8 +15,9 @@
 //! waiter raises it before the futex compares the word, and the notifier reads it after moving the word, with a
 //! sequentially consistent fence on both sides, so at least one of them sees the other.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::thread::futex;
@@ -29,6 +34,19 @@ pub enum Wake {
     TimedOut,
     /// A signal handler ran on this thread. Look at the signals, then wait again or give up.
     Interrupted,
+}
+
+/// How long the first wait is. Shorter, and waits that are over soon are interrupted for nothing; longer, and a Ctrl-C that fell
+/// into the gap is felt to be slow.
+const MOMENT: Duration = Duration::from_millis(20);
+
+thread_local! {
+    static LOOKS_SOON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The next wait of this thread that takes longer than a moment returns [`Wake::Interrupted`] after it.
+pub fn look_soon() {
+    LOOKS_SOON.set(true);
 }
 
 /// An event count: waiters sleep until it moves on.
@@ -56,10 +74,13 @@ impl Event {
 
     /// Sleeps until the event has left `epoch`, `deadline` has passed (`None`: never) or a signal came.
     pub fn wait(&self, epoch: u32, deadline: Option<Instant>) -> Wake {
-        let timeout = match deadline {
+        let moment = LOOKS_SOON.take().then(|| Instant::now() + MOMENT);
+        let looks = moment.is_some_and(|moment| deadline.is_none_or(|at| moment < at));
+        let timeout = match if looks { moment } else { deadline } {
             None => None,
             Some(at) => match clock::until(at) {
                 Some(left) => Some(left),
+                None if looks => return Wake::Interrupted,
                 None => return Wake::TimedOut,
             },
         };
@@ -69,6 +90,7 @@ impl Event {
         self.waiters.fetch_sub(1, Ordering::Relaxed);
         match slept {
             Err(Errno::INTR) => Wake::Interrupted,
+            Err(Errno::TIMEDOUT) if looks => Wake::Interrupted,
             Err(Errno::TIMEDOUT) => Wake::TimedOut,
             Ok(()) | Err(_) => Wake::Notified,
         }
@@ -107,6 +129,19 @@ mod tests {
         let soon = Instant::now() + Duration::from_millis(5);
         assert_eq!(event.wait(event.epoch(), Some(soon)), Wake::TimedOut);
         assert!(Instant::now() >= soon);
+    }
+
+    #[test]
+    fn who_looks_at_signals_comes_back_to_that_once_and_soon() {
+        let event = Event::new();
+        look_soon();
+        assert_eq!(event.wait(event.epoch(), None), Wake::Interrupted);
+        let soon = Instant::now() + 2 * MOMENT;
+        assert_eq!(event.wait(event.epoch(), Some(soon)), Wake::TimedOut);
+        look_soon();
+        let sooner = Instant::now() + MOMENT / 10;
+        assert_eq!(event.wait(event.epoch(), Some(sooner)), Wake::TimedOut);
+        assert!(Instant::now() >= sooner);
     }
 
     #[test]

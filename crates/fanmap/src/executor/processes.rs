@@ -141,7 +141,7 @@ impl ProcessPoolBuilder {
 
     /// Tries a task again that failed: so often at most, or as [`Retries`] say. Meanwhile it keeps no worker busy, and the
     /// results of a map keep their order. One that fails for good tells the last failure, and what the attempts before came
-    /// to. Default: a task runs once.
+    /// to. Default: a task runs once (but see [`map`](ProcessPool::map) for tiny ones).
     ///
     /// Each attempt gets the argument as it was sent. What an attempt did outside its process, to files or servers, the next one
     /// finds done.
