@@ -149,9 +149,9 @@ KINDS: dict[str, Kind] = {
 
 def measure(name: str, way: str) -> float:
     """Seconds for it, in this process."""
+    import fanmap  # for a plain map, too: what is loaded decides where things lie, which is some percent of a long loop
+
     kind = KINDS[name]
-    if way != "map":
-        import fanmap
     if "numpy" in name:
         import numpy  # noqa: F401 - it is no part of the work
     run: Any = map if way == "map" else fanmap.map
