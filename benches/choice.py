@@ -149,13 +149,16 @@ KINDS: dict[str, Kind] = {
 
 def measure(name: str, way: str) -> float:
     """Seconds for it, in this process."""
-    import fanmap  # for a plain map, too: what is loaded decides where things lie, which is some percent of a long loop
+    import fanmap
 
     kind = KINDS[name]
     if "numpy" in name:
         import numpy  # noqa: F401 - it is no part of the work
     run: Any = map if way == "map" else fanmap.map
-    list(run(abs, range(3)))  # what only a program's first map does, imports above all, is no part of the work
+    # What only a program's first map does, imports above all, is no part of the work. A plain map has it as well: a
+    # long loop of Python's is some percent slower in a program that has more objects, whatever they are.
+    list(fanmap.map(abs, range(3)))
+    list(run(abs, range(3)))
     items = kind.items()
     began = time.perf_counter()
     results: Any = run(kind.fn, items) if way == "map" else run(kind.fn, items, executor=way)
