@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import fanmap
 import pytest
 from fanmap import _measure
+from fanmap._choice import Measured
 from fanmap._gauge import Gauge
 
 
@@ -75,3 +78,39 @@ def test_what_is_kept_is_of_the_function_and_not_of_the_call() -> None:
         assert not Gauge(work, 0, None, "", recalls=False).is_known
     finally:
         _measure._kept.clear()
+
+
+def test_whether_the_function_can_be_sent_matters_only_where_processes_would_pay() -> None:
+    made = after(gauge(), *[(0.01, 0.01)] * 5)
+    made.learn(copy=0.02)
+    assert not made.wants_refusal(for_an_account=False)
+    assert made.wants_refusal(for_an_account=True)
+    made.learn(copy=0.0)
+    assert made.wants_refusal(for_an_account=False)
+    made.ask()
+    assert not made.wants_refusal(for_an_account=True), "it was looked at"
+
+
+def test_what_only_the_first_encoding_takes_is_not_what_sending_costs() -> None:
+    class Slow:
+        encoded = 0
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            Slow.encoded += 1
+            if Slow.encoded == 1:
+                time.sleep(0.2)
+            return int, ()
+
+    assert _measure.sending(Slow(), None).seconds < 0.2
+    assert Slow.encoded == 2
+
+
+def test_a_known_map_that_does_not_begin_as_a_plain_one_may_become_one() -> None:
+    def tiny(x: int) -> int:
+        return x
+
+    # It is said to be slow and not to be sent, of an input too short for a thought.
+    _measure.keep(tiny, Measured(wall=2e-3, cpu=2e-3, items=100, refusal="it is said so"))
+    results = fanmap.map(tiny, range(2))
+    assert results._plain is not None and results._plain.begins is None
+    assert list(results) == [0, 1]

@@ -74,9 +74,8 @@ class Plain(NamedTuple):
     star: bool
     # The built-in map of the function over the items.
     results: Iterator[Any]
-    # In seconds: if the first item takes less, the map goes over to that, and for how long.
-    tiny: float
-    time: float
+    # In seconds: if the first item takes less, the map goes over to that, and for how long. None: not with the first.
+    begins: tuple[float, float] | None
 
 
 class Lane(Protocol):

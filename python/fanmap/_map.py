@@ -301,15 +301,12 @@ def begin(
         raise
 
 
-def _plain(lane: HereLane | AutoLane, fn: Callable[..., Any], source: Source, star: bool) -> Plain | None:
-    begins = lane.begins()
-    if begins is None:
-        return None
+def _plain(lane: HereLane | AutoLane, fn: Callable[..., Any], source: Source, star: bool) -> Plain:
     if star:
         results: Iterator[Any] = starmap(fn, source.items)
     else:
         results = fn.over(source.items) if isinstance(fn, Fixed) else builtins.map(fn, source.items)
-    return Plain(lane, fn, star, results, *begins)
+    return Plain(lane, fn, star, results, lane.begins())
 
 
 def _lane(pool: Executor, fn: Callable[..., Any], flow: Flow) -> Lane:

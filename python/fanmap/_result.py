@@ -185,8 +185,8 @@ class MapResult(_native.Stash, Iterator[T], Generic[T]):
         self._owner = os.getpid()
         # Held by the thread that asks for a result.
         self._turn = threading.Lock()
-        if plain is not None:
-            self._try_first(plain.results, source.items, plain.fn, plain.star, plain.tiny, plain.time)
+        if plain is not None and plain.begins is not None:
+            self._try_first(plain.results, source.items, plain.fn, plain.star, *plain.begins)
 
     # For `__del__`: at the interpreter's end a module's names may be gone before its objects are.
     _getpid = staticmethod(os.getpid)
